@@ -1,0 +1,79 @@
+# The commands of this checkout; `make help` lists them. CI runs check and test, as a person does.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PORT ?= 8000
+STORE ?=
+# Kept outside the tree, so that a fresh clone is quick: the MinIO build, npm packages, torch's wheels.
+CENOTE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cenote
+export CENOTE_CACHE
+
+BIN := .venv/bin
+CENOTE = $(BIN)/cenote $(if $(STORE),--store '$(STORE)')
+SETUP := pyproject.toml constraints.txt infra/setup/venv
+
+.PHONY: help
+help: ## this list
+	@echo "cenote: make TARGET"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: .venv/.run ## .venv/ with what renders and serves (no torch), from pyproject.toml and constraints.txt
+
+.PHONY: run
+run: .venv/.run tiler/static/vendor/.made ## sample Earth: render, publish, serve  [PORT=8000] [STORE=dir or s3://bucket/prefix]
+	$(CENOTE) sample
+	$(CENOTE) serve --port $(PORT)
+
+.PHONY: test
+test: .venv/.dev tiler/static/vendor/.made ## every test; fetches torch and builds MinIO the first time  [ARGS=pytest's]
+	$(BIN)/python infra/minio/minio.py path
+	$(BIN)/pytest $(ARGS)
+
+.PHONY: test-fast
+test-fast: .venv/.dev tiler/static/vendor/.made ## the quick loop, under a minute: no clusters, object stores, real files  [ARGS=]
+	$(BIN)/pytest -m "not slow and not cluster and not s3 and not realdata and not browser" $(ARGS)
+
+.PHONY: check
+check: .venv/.dev ## ruff, format, mypy --strict, import-linter, constraints; changes nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python infra/setup/constraints.py check
+
+.PHONY: format
+format: .venv/.dev ## ruff's formatter and safe fixes, in place
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+.PHONY: lock
+lock: .venv/.dev ## new versions into constraints.txt (then: make test)
+	$(BIN)/python infra/setup/constraints.py write
+	$(MAKE) setup
+
+.PHONY: minio
+minio: .venv/.run ## a real MinIO on loopback for local testing; prints the environment to use, stops on Ctrl-C  [MINIO_PORT=]
+	@$(BIN)/python infra/minio/minio.py serve $(if $(MINIO_PORT),--port $(MINIO_PORT))
+
+.PHONY: assets
+assets: .venv/.run ## the map page's libraries and coastlines into tiler/static/vendor/, checked against their sha512
+	$(BIN)/python infra/setup/assets.py
+	@touch tiler/static/vendor/.made
+
+.PHONY: clean
+clean: ## removes .venv/, caches and vendored assets; leaves the store .cenote/ and $(CENOTE_CACHE)
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis tiler/static/vendor dist build
+	find services models tiler tests infra -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.run: $(SETUP)
+	infra/setup/venv run
+	@touch $@
+
+.venv/.dev: $(SETUP)
+	infra/setup/venv dev
+	@touch .venv/.run $@
+
+tiler/static/vendor/.made: infra/setup/assets.json infra/setup/assets.py | .venv/.run
+	@$(MAKE) assets

@@ -1,0 +1,36 @@
+"""What a missing number or one out of range does to a row: one place, for training and for prediction."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.card import InputTensor
+
+type Floats = NDArray[np.float32]
+
+
+def apply_rules(tensor: InputTensor, values: Floats) -> NDArray[np.bool_]:
+    """Apply the card's rules of each feature in place: clip, fill, or lose the row.
+
+    Args:
+        tensor: the card's entry of the input.
+        values: rows first, with the card's shape behind; NaN is missing.
+
+    Returns:
+        True where a row lacks a number that it needs, ``(rows,)``.
+    """
+    lost = np.zeros(len(values), dtype=np.bool_)
+    by_feature = np.moveaxis(values, tensor.feature_axis, 0)
+    for feature, column in zip(tensor.features, by_feature, strict=True):
+        low, high = np.float32(feature.valid_min), np.float32(feature.valid_max)
+        if feature.out_of_range == "clip":
+            np.clip(column, low, high, out=column)
+            missing = np.isnan(column)
+        else:
+            missing = ~((column >= low) & (column <= high))
+        if not missing.any():
+            continue
+        if feature.missing == "fill":
+            column[missing] = feature.fill_value
+        else:
+            lost |= missing.reshape(len(values), -1).any(axis=1)
+    return lost

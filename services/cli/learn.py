@@ -1,0 +1,78 @@
+"""Commands for models: train, export, validate."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from services import products
+from services.cli.session import JsonOption, StoreOption, note, open_session
+from services.core.catalog import current_version
+from services.core.dataset import Dataset
+from services.core.errors import Refused
+
+ProductArgument = Annotated[str, typer.Argument(metavar="PRODUCT")]
+InputsOption = Annotated[
+    Path | None, typer.Option("--inputs", metavar="DIR", help="Input files.  [default: .cenote/inputs/PRODUCT]")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (train, export, validate):
+        app.command()(command)
+
+
+def train(
+    product: ProductArgument,
+    inputs: InputsOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where weights and the run record go.  [default: .cenote/models/PRODUCT]"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+) -> None:
+    """Train a product's model; needs the train extra (torch)."""
+    work = _function(product, "train")
+    target = out if out is not None else Path(".cenote/models") / product
+    work(inputs if inputs is not None else Path(".cenote/inputs") / product, target, seed, note)
+    note(f"{product}: trained into {target}; `cenote export {product}` makes the ONNX file")
+
+
+def export(
+    product: ProductArgument,
+    trained: Annotated[
+        Path | None, typer.Option("--from", metavar="DIR", help="What train wrote.  [default: .cenote/models/PRODUCT]")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where model.onnx and card.json go.  [default: what train wrote]")
+    ] = None,
+) -> None:
+    """Export a trained model to ONNX with its card; needs the train extra."""
+    work = _function(product, "export")
+    source = trained if trained is not None else Path(".cenote/models") / product
+    target = out if out is not None else source
+    work(source, target, note)
+    note(f"{product}: {target / 'model.onnx'} and its card")
+
+
+def validate(
+    context: typer.Context,
+    product: ProductArgument,
+    inputs: InputsOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score the published values of a product against its ground truth."""
+    work = _function(product, "validate")
+    session = open_session(context, store, as_json=as_json)
+    dataset = Dataset(session.store, current_version(session.store, product)[1])
+    scores: dict[str, Any] = work(inputs if inputs is not None else Path(".cenote/inputs") / product, dataset, note)
+    session.say(scores, [f"{name}: {value}" for name, value in scores.items()])
+
+
+def _function(product: str, name: str) -> Any:  # noqa: ANN401 - a function of the product's package
+    found = getattr(products.product(product), name, None)
+    if not callable(found):
+        raise Refused(f"product {product!r} has no {name}")
+    return found

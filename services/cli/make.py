@@ -1,0 +1,298 @@
+"""Commands that make versions: sample, ingest, plan, render."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from services import products
+from services.cli.progress import progress
+from services.cli.session import DryRunOption, JsonOption, Session, StoreOption, note, open_session
+from services.core.catalog import Version, current_version, read_pointer
+from services.core.errors import Refused, SettingsError
+from services.core.grid import Window
+from services.pipeline import plan as planning
+from services.pipeline import publish as publishing
+from services.pipeline import run as running
+from services.pipeline.code import this_code
+from services.pipeline.recipe import Recipe
+from services.pipeline.subset import Subset, window_of
+from services.sources import ingest as ingesting
+
+InputsOption = Annotated[
+    Path, typer.Option("--inputs", metavar="DIR", help="Directory of input files.  [default: .cenote/inputs/PRODUCT]")
+]
+SchedulerOption = Annotated[
+    str | None, typer.Option("--scheduler", metavar="ADDRESS", help="A dask scheduler, such as tls://host:8786.")
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option("--workers", min=0, help="Local worker processes; 0 works in this process.  [default: one per core]"),
+]
+PeriodsOption = Annotated[
+    str | None,
+    typer.Option("--periods", metavar="A/B", help="Periods to compute again, such as 2004-01/2004-12."),
+]
+FreshOption = Annotated[
+    bool, typer.Option("--fresh", help="Start another segment, because stored bytes of this one were damaged.")
+]
+BboxOption = Annotated[str | None, typer.Option("--bbox", metavar="W,S,E,N", help="Render a part only; needs --name.")]
+NameOption = Annotated[str | None, typer.Option("--name", help="With --bbox: publish as the collection PRODUCT_NAME.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(sample)
+    app.command()(ingest)
+    app.command()(plan)
+    app.command()(render)
+
+
+def sample(
+    context: typer.Context,
+    size: Annotated[str, typer.Option(help="small or study.")] = "small",
+    inputs: Annotated[Path, typer.Option(metavar="DIR", help="Where input files are written.")] = Path(
+        ".cenote/inputs"
+    ),
+    workers: WorkersOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the sample Earth's input files, then render and publish its products (synthetic)."""
+    if size not in {"small", "study"}:
+        raise SettingsError(f"--size is small or study, not {size!r}")
+    session = open_session(context, store, as_json=as_json)
+    results = []
+    for name, package in products.find().items():
+        if not callable(getattr(package, "write_sample", None)):
+            continue
+        directory = inputs / name
+        note(f"{name}: input files in {directory}")
+        package.write_sample(directory, size, note)
+        recipe: Recipe = package.open_recipe(directory)
+        current = _current(session, name)
+        if (
+            current is not None
+            and set(recipe.periods().starts) <= set(current.time.starts)
+            and _same_models(current, recipe)
+        ):
+            note(f"{name}: version {current.id} is published already")
+            results.append({"collection": name, "version": current.id, "changed": False})
+            continue
+        results.append(_make(session, recipe, current, keep=False, workers=workers))
+    session.say(results, [f"{one['collection']}: version {one['version']}" for one in results])
+
+
+def ingest(
+    context: typer.Context,
+    collection: Annotated[str, typer.Argument(metavar="ID", help="Id of the collection.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILES...", help="Files, globs, s3:// or https:// addresses.")],
+    variable: Annotated[str | None, typer.Option(help="Which variable, where there are several.")] = None,
+    units: Annotated[str | None, typer.Option(help="Unit, where the files do not say or say it wrongly.")] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATTERN|START/STEP",
+            help="Pattern of the file names ('GWSA_{year}', bands are months) or START/STEP ('2001-01/P1M').",
+        ),
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Title for people.")] = None,
+    quantum: Annotated[
+        float | None, typer.Option(metavar="Q", help="Store rounded to steps of Q units; otherwise lossless.")
+    ] = None,
+    append: Annotated[bool, typer.Option("--append", help="Add later periods to the published ones.")] = False,
+    scheduler: SchedulerOption = None,
+    workers: WorkersOption = None,
+    fresh: FreshOption = False,
+    dry_run: DryRunOption = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Publish any raster time series (NetCDF, GeoTIFF, Zarr, GRIB) as a collection."""
+    session = open_session(context, store, as_json=as_json)
+    options = ingesting.IngestOptions(variable=variable, units=units, time=time, title=title, quantum=quantum)
+    current = _current(session, collection)
+    if append and current is None:
+        raise Refused(f"--append: there is no collection {collection!r} to add to")
+    with progress() as shown:
+        recipe, conclusion = ingesting.conclude(
+            collection,
+            files,
+            options,
+            like=current.product if append and current is not None else None,
+            note=shown.note,
+        )
+        for line in conclusion.lines():
+            shown.note(line)
+    if append and current is not None:
+        both = set(recipe.periods().starts) & set(current.time.starts)
+        if both:
+            again = recipe.periods().take([i for i, s in enumerate(recipe.periods().starts) if s in both])
+            raise Refused(
+                f"--append: {collection} already has {again.ids[0]}"
+                + (f" and {len(both) - 1} more of these periods" if len(both) > 1 else "")
+                + "; give only later files, or leave --append out to publish these files as a new version"
+            )
+    result = _make(
+        session, recipe, current, keep=append, workers=workers, scheduler=scheduler, fresh=fresh, dry_run=dry_run
+    )
+    session.say({**result, "conclusion": conclusion.to_json()}, _lines(result))
+
+
+def plan(
+    context: typer.Context,
+    product: Annotated[str, typer.Argument(metavar="PRODUCT")],
+    inputs: Annotated[Path | None, typer.Option("--inputs", metavar="DIR", help="Directory of input files.")] = None,
+    periods: PeriodsOption = None,
+    bbox: BboxOption = None,
+    name: NameOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what render would do."""
+    session = open_session(context, store, as_json=as_json)
+    recipe = _recipe(product, inputs, bbox, name)
+    current = _current(session, recipe.product.id)
+    made = _plan(recipe, current, periods=periods, keep=True)
+    session.say(
+        {"segment": made.segment, "lines": made.lines(), "tasks": sum(1 for _ in made.all_tasks())}, made.lines()
+    )
+
+
+def render(
+    context: typer.Context,
+    product: Annotated[str, typer.Argument(metavar="PRODUCT")],
+    inputs: Annotated[Path | None, typer.Option("--inputs", metavar="DIR", help="Directory of input files.")] = None,
+    periods: PeriodsOption = None,
+    bbox: BboxOption = None,
+    name: NameOption = None,
+    scheduler: SchedulerOption = None,
+    workers: WorkersOption = None,
+    publish: Annotated[bool, typer.Option("--publish/--no-publish", help="Whether to make the result current.")] = True,
+    fresh: FreshOption = False,
+    dry_run: DryRunOption = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compute the periods that the current version lacks, and publish them; resumes what an earlier run left."""
+    session = open_session(context, store, as_json=as_json)
+    recipe = _recipe(product, inputs, bbox, name)
+    result = _make(
+        session,
+        recipe,
+        _current(session, recipe.product.id),
+        keep=True,
+        periods=periods,
+        workers=workers,
+        scheduler=scheduler,
+        fresh=fresh,
+        dry_run=dry_run,
+        publish=publish,
+    )
+    session.say(result, _lines(result))
+
+
+def _recipe(product: str, inputs: Path | None, bbox: str | None, name: str | None) -> Recipe:
+    package = products.product(product)
+    if (bbox is None) != (name is None):
+        raise SettingsError("--bbox and --name go together: a part is a collection of its own, PRODUCT_NAME")
+    recipe: Recipe = package.open_recipe(inputs if inputs is not None else Path(".cenote/inputs") / product)
+    if bbox is None or name is None:
+        return recipe
+    window: Window = window_of(recipe.product.grid, bbox)
+    return Subset.of(recipe, window, name)
+
+
+def _plan(recipe: Recipe, current: Version | None, *, periods: str | None, keep: bool) -> planning.Plan:
+    return planning.plan(
+        product=recipe.product,
+        available=recipe.periods(),
+        current=current,
+        code=this_code(),
+        inputs=recipe.inputs(),
+        models=dict(recipe.models()),
+        facts=dict(recipe.facts()),
+        periods=periods,
+        keep=keep,
+    )
+
+
+def _make(
+    session: Session,
+    recipe: Recipe,
+    current: Version | None,
+    *,
+    keep: bool,
+    periods: str | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    fresh: bool = False,
+    dry_run: bool = False,
+    publish: bool = True,
+) -> dict[str, Any]:
+    """Plan, run, compose and publish; what every command that makes a version does."""
+    made = _plan(recipe, current, periods=periods, keep=keep)
+    if dry_run:
+        return {"collection": recipe.product.id, "dry_run": True, "plan": made.lines()}
+    session.store.probe()
+    if fresh:
+        made = running.next_attempt(session.store, made)
+    return run_and_publish(session, made, recipe, current, workers=workers, scheduler=scheduler, publish=publish)
+
+
+def run_and_publish(
+    session: Session,
+    made: planning.Plan,
+    recipe: Recipe | None,
+    current: Version | None,
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    publish: bool = True,
+) -> dict[str, Any]:
+    """Run a plan and publish what it made."""
+    directories: Mapping[str, Path] = {} if recipe is None else recipe.model_directories()
+    publishing.store_models(session.store, made.models, directories)
+    tasks = sum(1 for _ in made.all_tasks())
+    count = min(workers if workers is not None else len(os.sched_getaffinity(0)), tasks)
+    with progress() as shown:
+        for line in made.lines():
+            shown.note(line)
+        with running.cluster(count, scheduler) as client:
+            outcome = running.run(session.store, made, recipe, client, shown)
+    version = publishing.compose(made, outcome, current)
+    result: dict[str, Any] = {
+        "collection": made.product.id,
+        "segment": outcome.segment,
+        "executed": outcome.executed,
+        "recorded": outcome.recorded,
+        "periods": list(made.fresh.ids),
+    }
+    if not publish:
+        publishing.write_version(session.store, version)
+        return {**result, "version": version.id, "changed": False}
+    published = publishing.publish(session.store, version)
+    return {**result, "version": published.version, "seq": published.seq, "changed": published.changed}
+
+
+def _current(session: Session, product: str) -> Version | None:
+    return None if read_pointer(session.store, product) is None else current_version(session.store, product)[1]
+
+
+def _same_models(current: Version, recipe: Recipe) -> bool:
+    wanted = dict(recipe.models())
+    used: dict[str, str] = {}
+    for origin in current.provenance.values():
+        used.update(origin.get("models", {}))
+    return wanted == used and current.product == recipe.product
+
+
+def _lines(result: dict[str, Any]) -> list[str]:
+    if result.get("dry_run"):
+        return [*result["plan"], "nothing was written"]
+    state = f"published as seq {result['seq']}" if result.get("seq") else "not published"
+    if result.get("seq") and not result["changed"]:
+        state = "was current already"
+    return [f"{result['collection']}: version {result['version']} {state}"]

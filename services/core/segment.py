@@ -1,0 +1,301 @@
+"""A segment: immutable Zarr arrays and COGs for a run of periods, sealed by its objects.json; and how to read it."""
+
+import base64
+import json
+import threading
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.core import layout
+from services.core.errors import Damaged, ObjectMissing
+from services.core.grid import Window
+from services.core.shards import ABSENT, Shape3, decode_chunk, decode_index, index_length
+from services.core.store import Store
+from services.core.time_axis import TimeAxis
+
+type ChunkKey = tuple[str, int, int, int]
+"""Array prefix and chunk position (time, y, x)."""
+
+
+class ChunkCache(Protocol):
+    """Where decoded chunks may be kept between requests."""
+
+    def get(self, key: ChunkKey, load: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """The chunk under a key, loaded once however many ask for it at the same time."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayLayout:
+    """What an array's zarr.json says, as far as reading needs it."""
+
+    shape: Shape3
+    """``(time, y, x)``."""
+
+    dtype: str
+    chunk: Shape3
+    shard: Shape3
+    fill: float | int
+    """Missing value; NaN for floats."""
+
+    @classmethod
+    def of_metadata(cls, key: str, document: dict[str, Any]) -> "ArrayLayout":
+        """Read a zarr.json of this layout.
+
+        Raises:
+            Damaged: if it is not one.
+        """
+        try:
+            sharding = document["codecs"][0]
+            fill = document["fill_value"]
+            return cls(
+                shape=tuple(document["shape"]),
+                dtype=document["data_type"],
+                chunk=tuple(sharding["configuration"]["chunk_shape"]),
+                shard=tuple(document["chunk_grid"]["configuration"]["chunk_shape"]),
+                fill=float("nan") if fill == "NaN" else fill,
+            )
+        except (KeyError, IndexError, TypeError) as error:
+            raise Damaged(key, f"its array metadata lack {error}") from None
+
+    @property
+    def shard_counts(self) -> Shape3:
+        """Shards along each axis."""
+        return tuple(-(-n // s) for n, s in zip(self.shape, self.shard, strict=True))  # type: ignore[return-value]
+
+    @property
+    def inner_counts(self) -> Shape3:
+        """Chunks per shard along each axis."""
+        return tuple(s // c for s, c in zip(self.shard, self.chunk, strict=True))  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredArray:
+    """A sharded array, read chunk by chunk; every byte is checked by crc32c.
+
+    Raises on reading:
+        Damaged: if a shard is missing or its bytes do not hold.
+        StoreUnavailable: if the store does not answer.
+    """
+
+    store: Store
+    prefix: str
+    """Key of the array, without a slash at its end."""
+
+    layout: ArrayLayout
+    indexes: NDArray[np.uint32] | None = None
+    """Offset and length of every chunk, ``(shards, chunks, 2)``, from objects.json; None: read from the shards."""
+
+    cache: ChunkCache | None = None
+    _seen: dict[int, NDArray[np.uint64]] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Stored type."""
+        return np.dtype(self.layout.dtype)
+
+    def read(self, times: Sequence[int] | range, window: Window) -> NDArray[Any]:
+        """Stored values ``(len(times), window.height, window.width)`` of a window inside the array."""
+        chunk = self.layout.chunk
+        out = np.empty((len(times), window.height, window.width), dtype=self.dtype)
+        by_block: dict[int, list[tuple[int, int]]] = {}
+        for position, time in enumerate(times):
+            by_block.setdefault(time // chunk[0], []).append((position, time % chunk[0]))
+        rows = range(window.row // chunk[1], (window.row + window.height - 1) // chunk[1] + 1)
+        columns = range(window.column // chunk[2], (window.column + window.width - 1) // chunk[2] + 1)
+        for block, members in by_block.items():
+            wanted = [(block, y, x) for y in rows for x in columns]
+            for (_, y, x), values in zip(wanted, self.chunks(wanted), strict=True):
+                top, left = max(y * chunk[1], window.row), max(x * chunk[2], window.column)
+                bottom = min((y + 1) * chunk[1], window.row + window.height)
+                right = min((x + 1) * chunk[2], window.column + window.width)
+                target = (
+                    slice(top - window.row, bottom - window.row),
+                    slice(left - window.column, right - window.column),
+                )
+                source = (
+                    slice(top - y * chunk[1], bottom - y * chunk[1]),
+                    slice(left - x * chunk[2], right - x * chunk[2]),
+                )
+                for position, inside in members:
+                    out[position][target] = values[inside][source]
+        return out
+
+    def chunks(self, positions: Sequence[tuple[int, int, int]]) -> list[NDArray[Any]]:
+        """The chunks at these positions, each the full chunk shape; what is beyond the array is missing."""
+        cache = self.cache
+        if cache is not None:
+            return [
+                cache.get((self.prefix, *position), lambda position=position: self._load([position])[0])  # type: ignore[misc]
+                for position in positions
+            ]
+        return self._load(positions)
+
+    def _load(self, positions: Sequence[tuple[int, int, int]]) -> list[NDArray[Any]]:
+        loaded: dict[int, NDArray[Any]] = {}
+        by_shard: dict[int, list[tuple[int, int]]] = {}
+        for order, position in enumerate(positions):
+            shard, inner = self._address(position)
+            by_shard.setdefault(shard, []).append((order, inner))
+        for shard, members in by_shard.items():
+            key = self.shard_key(shard)
+            index = self._index(shard)
+            ranges: list[tuple[int, int]] = []
+            present: list[int] = []
+            for order, inner in members:
+                offset, length = int(index[inner, 0]), int(index[inner, 1])
+                if length:
+                    ranges.append((offset, length))
+                    present.append(order)
+                else:
+                    loaded[order] = np.full(self.layout.chunk, self.layout.fill, dtype=self.dtype)
+            if ranges:
+                try:
+                    bodies = self.store.get_ranges(key, ranges)
+                except ObjectMissing:
+                    raise Damaged(key, "it is missing") from None
+                for order, body in zip(present, bodies, strict=True):
+                    loaded[order] = decode_chunk(key, body, self.layout.chunk, self.dtype)
+        return [loaded[order] for order in range(len(positions))]
+
+    def _address(self, position: tuple[int, int, int]) -> tuple[int, int]:
+        inner = self.layout.inner_counts
+        shard = tuple(p // n for p, n in zip(position, inner, strict=True))
+        within = tuple(p % n for p, n in zip(position, inner, strict=True))
+        return (
+            int(np.ravel_multi_index(shard, self.layout.shard_counts)),
+            int(np.ravel_multi_index(within, inner)),
+        )
+
+    def shard_key(self, shard: int) -> str:
+        """Key of a shard object by its number in row order."""
+        where = np.unravel_index(shard, self.layout.shard_counts)
+        return f"{self.prefix}/c/" + "/".join(str(int(i)) for i in where)
+
+    def _index(self, shard: int) -> NDArray[Any]:
+        """Offset and length of each chunk; a length of 0 is a chunk of missing values."""
+        if self.indexes is not None:
+            return self.indexes[shard]
+        if shard not in self._seen:
+            key = self.shard_key(shard)
+            try:
+                footer = self.store.get_suffix(key, index_length(self.layout.shard, self.layout.chunk))
+            except ObjectMissing:
+                raise Damaged(key, "it is missing") from None
+            self._seen[shard] = normal_index(decode_index(key, footer))
+        return self._seen[shard]
+
+
+def normal_index(index: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """An index with offset and length 0 where a chunk is absent; no present chunk is that short."""
+    return np.where(index == ABSENT, np.uint64(0), index)
+
+
+def pack_indexes(indexes: NDArray[np.uint64]) -> str:
+    """Shard indexes ``(shards, chunks, 2)`` as text for objects.json: little-endian uint32, deflated, base64."""
+    return base64.b64encode(zlib.compress(np.ascontiguousarray(indexes, dtype="<u4").tobytes(), 6)).decode()
+
+
+def unpack_indexes(text: str, layout_: ArrayLayout) -> NDArray[np.uint32]:
+    """What ``pack_indexes`` wrote."""
+    flat: NDArray[np.uint32] = np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype="<u4")
+    return flat.reshape(int(np.prod(layout_.shard_counts)), int(np.prod(layout_.inner_counts)), 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentCog:
+    """One COG file of a segment."""
+
+    quantity: str
+    """Which quantity it shows."""
+
+    id: str
+    """ISO 8601 name of the span it covers (``2004``, ``2004-01``)."""
+
+    periods: tuple[str, ...]
+    """Period ids of its bands, in order."""
+
+    @property
+    def path(self) -> str:
+        """Key below the segment."""
+        return layout.cog_path(self.quantity, self.id)
+
+
+class Segment:
+    """A sealed segment, opened by the digest that a version lists.
+
+    Args:
+        store: where it lies.
+        product: collection id.
+        segment: segment id.
+        sha256: digest of its objects.json.
+        cache: where decoded chunks may be kept.
+
+    Raises:
+        Damaged: if objects.json is missing or is not the one that was listed.
+    """
+
+    def __init__(self, store: Store, product: str, segment: str, sha256: str, cache: ChunkCache | None = None) -> None:
+        self.store = store
+        self.id = segment
+        self.prefix = layout.segment_prefix(product, segment)
+        key = layout.objects_key(product, segment)
+        try:
+            data = store.get(key)
+        except ObjectMissing:
+            raise Damaged(key, "it is missing") from None
+        if layout.digest(data) != sha256:
+            raise Damaged(key, "its sha256 is not the one its version lists")
+        document = json.loads(data)
+        if document.get("format") != layout.SEGMENT_FORMAT:
+            raise Damaged(
+                key, f"its format is {document.get('format')!r} and this release reads {layout.SEGMENT_FORMAT!r}"
+            )
+        self.sha256 = sha256
+        self.objects: dict[str, dict[str, Any]] = document["objects"]
+        self.maps_axis = TimeAxis.from_json(document["maps"]) if document["maps"] else None
+        self.series_axis = TimeAxis.from_json(document["series"]) if document["series"] else None
+        self.cogs = tuple(
+            SegmentCog(quantity=c["quantity"], id=c["id"], periods=tuple(c["periods"])) for c in document["cogs"]
+        )
+        self._metadata: dict[str, dict[str, Any]] = document["arrays"]
+        self._indexes: dict[str, str] = document["shard_indexes"]
+        self._arrays: dict[str, StoredArray] = {}
+        self._lock = threading.Lock()
+        self._cache = cache
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all its objects but objects.json."""
+        return sum(int(entry["size"]) for entry in self.objects.values())
+
+    def has(self, path: str) -> bool:
+        """Whether it holds an array."""
+        return path in self._metadata
+
+    def metadata(self, path: str) -> dict[str, Any]:
+        """The zarr.json of an array."""
+        return self._metadata[path]
+
+    def array(self, path: str) -> StoredArray:
+        """An array by its path below the segment (``maps.zarr/0/xco2``)."""
+        with self._lock:
+            if path not in self._arrays:
+                key = f"{self.prefix}{path}"
+                if path not in self._metadata:
+                    raise Damaged(key, "its segment lists no such array")
+                described = ArrayLayout.of_metadata(key, self._metadata[path])
+                packed = self._indexes.get(path)
+                self._arrays[path] = StoredArray(
+                    store=self.store,
+                    prefix=key,
+                    layout=described,
+                    indexes=None if packed is None else unpack_indexes(packed, described),
+                    cache=self._cache,
+                )
+            return self._arrays[path]

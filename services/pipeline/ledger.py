@@ -1,0 +1,102 @@
+"""What is finished: one small create-only object per task, the only truth that survives any process."""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from services.core import layout
+from services.core.errors import Damaged, ObjectExists
+from services.core.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What a task wrote."""
+
+    task: str
+    """Task id."""
+
+    objects: dict[str, tuple[int, str]]
+    """Path below the segment -> size and sha256."""
+
+    indexes: dict[str, dict[int, str]] = field(default_factory=dict)
+    """Maps array path -> shard number -> its packed index."""
+
+    statistics: dict[str, list[float]] = field(default_factory=dict)
+    """Quantity -> smallest and largest decoded value, number of valid values, number of values."""
+
+    masks: dict[str, str] = field(default_factory=dict)
+    """Quantity -> digest of which cells are valid, where the product declares a fixed mask."""
+
+    def to_bytes(self) -> bytes:
+        """The object."""
+        return layout.canonical(
+            {
+                "task": self.task,
+                "objects": {path: list(entry) for path, entry in self.objects.items()},
+                "indexes": {
+                    path: {str(n): text for n, text in shards.items()} for path, shards in self.indexes.items()
+                },
+                "statistics": self.statistics,
+                "masks": self.masks,
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, key: str, data: bytes) -> "Record":
+        """Read the object.
+
+        Raises:
+            Damaged: if it is not a record.
+        """
+        try:
+            document: dict[str, Any] = json.loads(data)
+            return cls(
+                task=document["task"],
+                objects={path: (int(size), str(sha)) for path, (size, sha) in document["objects"].items()},
+                indexes={path: {int(n): text for n, text in s.items()} for path, s in document["indexes"].items()},
+                statistics=document["statistics"],
+                masks=document["masks"],
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise Damaged(key, f"it is not a ledger record ({error})") from None
+
+
+class Ledger:
+    """The records of one segment."""
+
+    def __init__(self, store: Store, product: str, segment: str) -> None:
+        self.store = store
+        self.prefix = layout.segment_prefix(product, segment)
+
+    def write(self, record: Record) -> None:
+        """Record a finished task; a record that is already there stays, for the first writer of its objects won."""
+        try:
+            self.store.create(f"{self.prefix}{layout.ledger_path(record.task)}", record.to_bytes())
+        except ObjectExists:
+            return
+
+    def read(self) -> dict[str, Record]:
+        """Every record, by task id."""
+        keys = [key for key, _, _ in self.store.list(f"{self.prefix}ledger/")]
+        with ThreadPoolExecutor(max_workers=16) as pool:
+            bodies = pool.map(self.store.get, keys)
+            records = (Record.from_bytes(key, body) for key, body in zip(keys, bodies, strict=True))
+            return {record.task: record for record in records}
+
+
+def merged_statistics(records: Iterator[Record]) -> dict[str, list[float]]:
+    """Statistics over several records."""
+    out: dict[str, list[float]] = {}
+    for record in records:
+        for name, (low, high, valid, count) in record.statistics.items():
+            if name not in out:
+                out[name] = [low, high, valid, count]
+            else:
+                before = out[name]
+                lows = [v for v, n in ((before[0], before[2]), (low, valid)) if n]
+                highs = [v for v, n in ((before[1], before[2]), (high, valid)) if n]
+                out[name] = [min(lows, default=0.0), max(highs, default=0.0), before[2] + valid, before[3] + count]
+    return out

@@ -1,0 +1,279 @@
+"""Make a sealed segment visible: write the version, then flip the pointer by one conditional write."""
+
+import datetime as dt
+import json
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from services.core import layout
+from services.core.catalog import (
+    KEPT_WRITE_IDS,
+    ListedCog,
+    Pointer,
+    Version,
+    read_pointer,
+    read_version,
+    runs_of,
+    segment_of,
+)
+from services.core.errors import (
+    CollectionNotFound,
+    Damaged,
+    ModelRefused,
+    ObjectExists,
+    ObjectMissing,
+    PreconditionFailed,
+    PublishConflict,
+    StoreError,
+)
+from services.core.store import Store
+from services.pipeline import copies
+from services.pipeline.code import commit
+from services.pipeline.plan import Plan
+from services.pipeline.run import Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What a publish did."""
+
+    version: str
+    seq: int
+    changed: bool
+    """False where the same version was current already."""
+
+
+def compose(plan: Plan, outcome: Outcome, base: Version | None) -> Version:
+    """The version that lists a sealed segment: what it holds, and for all other periods what the parent lists."""
+    kept = base if plan.keeps else None
+    maps = {} if kept is None else segment_of(kept.maps)
+    maps.update(dict.fromkeys(plan.maps.starts, plan.segment))
+    series: dict[int, str] = {}
+    if plan.series is not None:
+        series = {} if kept is None else segment_of(kept.series)
+        series.update(dict.fromkeys(plan.series.starts, plan.segment))
+    mine = {(cog.quantity, cog.id): ListedCog(segment=plan.segment, cog=cog) for cog in plan.cogs}
+    others = {} if kept is None else {(c.cog.quantity, c.cog.id): c for c in kept.cogs}
+    cogs = tuple((others | mine)[key] for key in sorted(others | mine))
+    map_runs = runs_of(maps, plan.time)
+    series_runs = runs_of(series, plan.time) if series else ()
+    listed = {run.segment for run in (*map_runs, *series_runs)} | {cog.segment for cog in cogs}
+    digests = {} if kept is None else dict(kept.segments)
+    digests[plan.segment] = outcome.sha256
+    origins: dict[str, Any] = {} if kept is None else dict(kept.provenance)
+    origins[plan.segment] = {
+        "periods": plan.fresh.to_json(),
+        "inputs": [{"name": one.name, "size": one.size, "sha256": one.sha256} for one in plan.inputs],
+        "models": plan.models,
+        "facts": plan.facts,
+        "copied": plan.copied,
+        "code": {**plan.code.to_json(), "commit": commit()},
+    }
+    return Version(
+        product=plan.product,
+        time=plan.time,
+        segments={name: digests[name] for name in sorted(listed)},
+        maps=map_runs,
+        series=series_runs,
+        cogs=cogs,
+        anchor=plan.anchor,
+        parent=plan.parent,
+        provenance=_reachable(origins, listed),
+        statistics=_statistics(outcome, kept),
+    )
+
+
+def publish(store: Store, version: Version, *, now: Callable[[], dt.datetime] | None = None) -> Published:
+    """Write a version and make it current.
+
+    Raises:
+        PublishConflict: if the pointer no longer names the version's parent, or a listed segment is marked by gc.
+        StoreUnavailable: if the store does not answer; whether the flip happened is then read from the pointer.
+    """
+    store.probe()
+    product = version.product.id
+    found = read_pointer(store, product)
+    if found is not None and _same_content(store, product, found[0], version):
+        return Published(version=found[0].version, seq=found[0].seq, changed=False)
+    _check_parent(product, None if found is None else found[0], version.parent)
+    write_version(store, version)
+    _refuse_marked(store, version)
+    pointer = _flip(store, product, version.id, version.sha256, found, now)
+    copies.refresh(store, product)
+    return Published(version=version.id, seq=pointer.seq, changed=True)
+
+
+def store_models(store: Store, digests: Mapping[str, str], directories: Mapping[str, Path]) -> None:
+    """Keep the models that values are computed with, and their cards, under their digests.
+
+    Raises:
+        ModelRefused: if a model is not the one that was planned with.
+        Damaged: if another object is stored under a model's digest.
+    """
+    for name, sha256 in digests.items():
+        data = (directories[name] / "model.onnx").read_bytes()
+        if layout.digest(data) != sha256:
+            raise ModelRefused(
+                f"{directories[name] / 'model.onnx'} has another sha256 than the {sha256[:12]} of the plan"
+            )
+        card = (directories[name] / "card.json").read_bytes()
+        for key, body in ((layout.model_key(name, sha256), data), (layout.card_key(name, sha256), card)):
+            try:
+                store.create(key, body)
+            except ObjectExists:
+                if key.endswith(".onnx") and store.get(key) != body:
+                    raise Damaged(key, "it is not the model of its digest") from None
+
+
+def write_version(store: Store, version: Version) -> None:
+    """Write a version's file; finding an identical one is success."""
+    key = layout.version_key(version.product.id, version.id)
+    try:
+        store.create(key, version.to_bytes())
+    except ObjectExists:
+        if store.get(key) != version.to_bytes():
+            raise Damaged(key, "it is not the version it is named by") from None
+
+
+def rollback(store: Store, product: str, version: str, *, now: Callable[[], dt.datetime] | None = None) -> Published:
+    """Make an older version current again.
+
+    Raises:
+        VersionNotFound: if there is no such version.
+        PublishConflict: if somebody else moved the pointer meanwhile.
+    """
+    store.probe()
+    found = read_pointer(store, product)
+    if found is None:
+        raise CollectionNotFound(f"there is no collection {product!r}")
+    if found[0].version == version:
+        return Published(version=version, seq=found[0].seq, changed=False)
+    target = read_version(store, product, version)
+    _refuse_marked(store, target)
+    pointer = _flip(store, product, target.id, target.sha256, found, now)
+    copies.refresh(store, product)
+    return Published(version=target.id, seq=pointer.seq, changed=True)
+
+
+def pin(store: Store, product: str, version: str, *, keep: bool = True) -> Pointer:
+    """Keep a version from gc, or let gc have it again; the pointer says so.
+
+    Raises:
+        VersionNotFound: if there is no such version.
+        PublishConflict: if somebody else moved the pointer meanwhile.
+    """
+    store.probe()
+    found = read_pointer(store, product)
+    if found is None:
+        raise CollectionNotFound(f"there is no collection {product!r}")
+    old, etag = found
+    read_version(store, product, version)
+    others = tuple(name for name in old.pinned if name != version)
+    pointer = replace(old, pinned=(*others, version) if keep else others)
+    try:
+        store.swap(layout.pointer_key(product), pointer.to_bytes(), etag)
+    except PreconditionFailed:
+        raise PublishConflict(f"the pointer of {product} was moved meanwhile; run the command again") from None
+    return pointer
+
+
+def _flip(
+    store: Store,
+    product: str,
+    version: str,
+    sha256: str,
+    found: tuple[Pointer, str] | None,
+    now: Callable[[], dt.datetime] | None,
+) -> Pointer:
+    old, etag = found if found is not None else (None, None)
+    write_id = uuid.uuid4().hex
+    moment = now() if now is not None else dt.datetime.now(dt.UTC)
+    pointer = Pointer(
+        seq=1 if old is None else old.seq + 1,
+        version=version,
+        sha256=sha256,
+        previous=None if old is None else old.version,
+        write_id=write_id,
+        write_ids=(write_id, *(() if old is None else old.write_ids))[:KEPT_WRITE_IDS],
+        flipped_at=moment.isoformat(timespec="seconds"),
+        pinned=() if old is None else old.pinned,
+    )
+    key = layout.pointer_key(product)
+    try:
+        store.swap(key, pointer.to_bytes(), etag)
+    except (PreconditionFailed, StoreError) as error:
+        # the answer may have been lost on its way: the pointer itself says whether this write took effect
+        there = read_pointer(store, product)
+        if there is None or write_id not in there[0].write_ids:
+            if isinstance(error, PreconditionFailed):
+                winner = "nothing" if there is None else f"version {there[0].version} (seq {there[0].seq})"
+                raise PublishConflict(
+                    f"another publisher of {product} was first: current is {winner}; nothing was changed, "
+                    "run the command again"
+                ) from None
+            raise
+    return pointer
+
+
+def _check_parent(product: str, current: Pointer | None, parent: str | None) -> None:
+    now = None if current is None else current.version
+    if now != parent:
+        raise PublishConflict(
+            f"{product} moved to version {now} while this one was made on top of {parent}; nothing was changed, "
+            "run the command again"
+        )
+
+
+def _same_content(store: Store, product: str, pointer: Pointer, version: Version) -> bool:
+    there = read_version(store, product, pointer.version, pointer.sha256)
+    return (
+        replace(there, parent=None, provenance={}).to_bytes() == replace(version, parent=None, provenance={}).to_bytes()
+    )
+
+
+def _refuse_marked(store: Store, version: Version) -> None:
+    marked = read_marks(store, version.product.id)
+    lost = sorted(set(version.segments) & set(marked))
+    if lost:
+        raise PublishConflict(
+            f"segment {lost[0]} of {version.product.id} is marked for deletion by gc; render again with --fresh, or "
+            "wait until gc is done"
+        )
+
+
+def read_marks(store: Store, product: str) -> dict[str, str]:
+    """Segment -> when gc marked it, ISO 8601 UTC."""
+    try:
+        marks: dict[str, str] = json.loads(store.get(layout.marks_key(product)))
+    except ObjectMissing:
+        return {}
+    return marks
+
+
+def _statistics(outcome: Outcome, base: Version | None) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name, (low, high, valid, count) in outcome.statistics.items():
+        entry = {"minimum": low, "maximum": high, "valid_share": valid / count if count else 0.0}
+        before = None if base is None else base.statistics.get(name)
+        if before is not None:
+            # bounds of all that was ever listed: they never shrink, so that a range does not jump with an append
+            entry["minimum"] = min(low, before["minimum"]) if valid else before["minimum"]
+            entry["maximum"] = max(high, before["maximum"]) if valid else before["maximum"]
+        out[name] = entry
+    return out
+
+
+def _reachable(origins: dict[str, Any], listed: set[str]) -> dict[str, Any]:
+    """Provenance of the listed segments and of those their bytes were copied from."""
+    wanted: list[str] = sorted(listed)
+    out: dict[str, Any] = {}
+    while wanted:
+        name = wanted.pop()
+        if name in out or name not in origins:
+            continue
+        out[name] = origins[name]
+        wanted += sorted(origins[name].get("copied", {}))
+    return out

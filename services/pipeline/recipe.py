@@ -1,0 +1,75 @@
+"""What the pipeline is given: a recipe that knows its inputs and computes any region of any periods."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from services.core.grid import Window
+from services.core.product import Product
+from services.core.time_axis import TimeAxis
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """A file that values come from."""
+
+    name: str
+    """Its name as given by the user, without credentials."""
+
+    size: int
+    """Bytes."""
+
+    sha256: str
+    """Digest of its content, hex."""
+
+
+class Recipe(Protocol):
+    """Small, frozen, picklable: it travels to dask workers, so it holds paths and numbers, never arrays or open files.
+
+    ``compute`` must be pure: the same periods and window give the same bytes in any process, in any order; and its
+    memory must be bounded by the window and the number of periods, not by the size of the inputs.
+    """
+
+    @property
+    def product(self) -> Product:
+        """The declaration of what is made."""
+        ...
+
+    def periods(self) -> TimeAxis:
+        """Every period that the inputs allow."""
+        ...
+
+    def inputs(self) -> tuple[Input, ...]:
+        """The files it reads, in a fixed order."""
+        ...
+
+    def models(self) -> Mapping[str, str]:
+        """Model name -> sha256 of its model.onnx; empty where none is used."""
+        ...
+
+    def model_directories(self) -> Mapping[str, Path]:
+        """Model name -> directory with its model.onnx and card.json, to be stored beside the values."""
+        ...
+
+    def facts(self) -> Mapping[str, Any]:
+        """What was concluded from the inputs, as JSON data, kept as provenance."""
+        ...
+
+    def compute(self, periods: TimeAxis, window: Window) -> dict[str, NDArray[Any]]:
+        """Stored values of every quantity.
+
+        Args:
+            periods: some of ``periods()``, rising.
+            window: cells of level 0, at most one shard.
+
+        Returns:
+            Quantity name -> ``(time, y, x)`` in the stored type, missing where ``Quantity.fill``
+            (``Quantity.pack`` makes it from floats).
+
+        Raises:
+            InputRefused: if an input turns out to be broken; nothing is published then.
+        """
+        ...

@@ -1,0 +1,387 @@
+"""Run a plan: independent tasks on dask or in this process, resumed from the ledger, sealed at the end.
+
+dask keeps nothing and can wait for ever (science/reliability.md 1.4), so what is done is what the ledger says, and
+the client has deadlines of its own.
+"""
+
+import base64
+import json
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol
+
+import dask.config
+import numpy as np
+from distributed import Client, Future, LocalCluster, Worker, WorkerPlugin
+
+from services.core import layout
+from services.core.errors import CenoteError, Damaged, InputRefused, ObjectExists, ObjectMissing, Refused, RenderFailed
+from services.core.segment import pack_indexes
+from services.core.store import Store
+from services.pipeline.code import Code, this_code
+from services.pipeline.ledger import Record, merged_statistics
+from services.pipeline.plan import STAGES, Plan, Task
+from services.pipeline.recipe import Recipe
+from services.pipeline.tasks import Workplace, run_task, write_metadata
+
+TASK_SECONDS = 1800.0
+"""No task finishing for this long ends a run."""
+
+NO_WORKER_SECONDS = 300.0
+"""No worker being there for this long ends a run."""
+
+RETRIES = 3
+"""How often a task is tried again on a fault of the store or the loss of its worker."""
+
+DASK = {
+    "distributed.scheduler.allowed-failures": 10,
+    "distributed.scheduler.no-workers-timeout": "5 min",
+    "distributed.scheduler.worker-ttl": "60 s",
+    "distributed.comm.retry.count": 3,
+    "distributed.comm.timeouts.connect": "30 s",
+    "distributed.comm.timeouts.tcp": "30 s",
+    "distributed.worker.memory.target": 0.6,
+    "distributed.worker.memory.spill": 0.7,
+    "distributed.worker.memory.pause": 0.8,
+    "distributed.worker.memory.terminate": 0.95,
+    "distributed.nanny.pre-spawn-environ": {
+        "OMP_NUM_THREADS": 1,
+        "OPENBLAS_NUM_THREADS": 1,
+        "MKL_NUM_THREADS": 1,
+        "MALLOC_TRIM_THRESHOLD_": 65536,
+    },
+}
+"""Explicit dask settings; one thread per worker process, for more measured slower (science/speed.md 6)."""
+
+
+class Progress(Protocol):
+    """Who is told how far a run is."""
+
+    def start(self, stage: str, total: int, done: int) -> None:
+        """A stage begins, ``done`` of its tasks being recorded already."""
+        ...
+
+    def advance(self, stage: str, task: str) -> None:
+        """A task is finished."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A sealed segment."""
+
+    segment: str
+    sha256: str
+    """Digest of its objects.json."""
+
+    executed: int
+    """Tasks that were run now; the rest had been recorded."""
+
+    recorded: int
+    statistics: dict[str, list[float]]
+
+
+@contextmanager
+def cluster(workers: int, scheduler: str | None = None) -> Iterator[Client | None]:
+    """A dask client: of a scheduler's address, of a local cluster, or None (``workers=0``) for this process alone.
+
+    Raises:
+        Refused: if the scheduler does not answer.
+    """
+    with dask.config.set(DASK):
+        if scheduler is not None:
+            try:
+                client = Client(scheduler, timeout=30)
+            except (OSError, TimeoutError, ValueError) as error:
+                raise Refused(f"no dask scheduler answers at {scheduler}: {error}") from None
+            with client:
+                yield client
+        elif workers == 0:
+            yield None
+        else:
+            with (
+                LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    host="127.0.0.1",
+                    dashboard_address=None,
+                    silence_logs=50,
+                ) as local,
+                Client(local) as client,
+            ):
+                yield client
+
+
+def run(
+    store: Store,
+    plan: Plan,
+    recipe: Recipe | None,
+    client: Client | None,
+    progress: Progress,
+    *,
+    task_seconds: float = TASK_SECONDS,
+) -> Outcome:
+    """Do what a plan lacks, and seal the segment.
+
+    Raises:
+        RenderFailed: if tasks failed; the others are recorded and are not done again.
+        InputRefused: if an input is broken.
+        StoreError: if the store does not do what it must.
+    """
+    store.probe()
+    place = Workplace(store, plan, recipe)
+    sealed = read_seal(store, plan)
+    if sealed is not None:
+        progress.note(f"segment {plan.segment} is complete already")
+        statistics = {name: list(values) for name, values in sealed[1]["statistics"].items()}
+        return Outcome(segment=plan.segment, sha256=sealed[0], executed=0, recorded=0, statistics=statistics)
+    records = place.ledger.read()
+    recorded = len(records)
+    if recorded:
+        progress.note(f"resuming: {recorded} tasks of segment {plan.segment} are recorded")
+    if "metadata" not in records:
+        write_metadata(place)
+    executed = 0
+    with _executor(client, place, task_seconds) as execute:
+        for stages in STAGES:
+            todo: list[Task] = []
+            for stage in stages:
+                tasks = list(plan.tasks(stage))
+                left = [task for task in tasks if task.id not in records]
+                if tasks:
+                    progress.start(stage, len(tasks), len(tasks) - len(left))
+                todo += left
+            failures: dict[str, str] = {}
+            for task, error in execute(todo):
+                if error is None:
+                    executed += 1
+                    progress.advance(task.stage, task.id)
+                elif isinstance(error, (InputRefused, Damaged)):
+                    raise error
+                else:
+                    failures[task.id] = f"{error}" or type(error).__name__
+            if failures:
+                some = "; ".join(f"{name}: {why}" for name, why in list(failures.items())[:3])
+                raise RenderFailed(
+                    f"{len(failures)} of {len(todo)} tasks failed ({some}); what the others wrote is recorded, "
+                    "and the same command goes on from there"
+                )
+    return seal(place, executed, recorded)
+
+
+def seal(place: Workplace, executed: int = 0, recorded: int = 0) -> Outcome:
+    """Write objects.json from the ledger: every object with size and sha256, array metadata, shard indexes.
+
+    Raises:
+        RenderFailed: if a task is not recorded, or periods differ in a mask that is declared fixed.
+    """
+    plan = place.plan
+    records = place.ledger.read()
+    missing = [task.id for task in plan.all_tasks() if task.id not in records]
+    if missing or "metadata" not in records:
+        raise RenderFailed(f"{len(missing)} tasks are not recorded, {missing[:3]} among them")
+    document = _seal_document(place, records)
+    data = layout.canonical(document)
+    key = layout.objects_key(plan.product.id, plan.segment)
+    try:
+        place.store.create(key, data)
+    except ObjectExists:
+        if place.store.get(key) != data:
+            raise Damaged(key, "it is not what the ledger says; render --fresh starts another segment") from None
+    return Outcome(
+        segment=plan.segment,
+        sha256=layout.digest(data),
+        executed=executed,
+        recorded=recorded,
+        statistics=document["statistics"],
+    )
+
+
+def read_seal(store: Store, plan: Plan) -> tuple[str, dict[str, Any]] | None:
+    """Digest and content of the plan's objects.json; None while it is not sealed."""
+    key = layout.objects_key(plan.product.id, plan.segment)
+    try:
+        data = store.get(key)
+    except ObjectMissing:
+        return None
+    try:
+        document: dict[str, Any] = json.loads(data)
+    except ValueError as error:
+        raise Damaged(key, f"it is not JSON ({error}); render --fresh starts another segment") from None
+    return layout.digest(data), document
+
+
+def next_attempt(store: Store, plan: Plan) -> Plan:
+    """The plan in a segment that nothing was written to yet."""
+    prefix = f"{plan.digest[: layout.ID_LENGTH]}-"
+    taken = [name for name in store.children(layout.segments_prefix(plan.product.id)) if name.startswith(prefix)]
+    attempts = [int(name.removeprefix(prefix)) for name in taken]
+    return plan.with_attempt(max(attempts, default=0) + 1)
+
+
+def _seal_document(place: Workplace, records: dict[str, Record]) -> dict[str, Any]:
+    plan = place.plan
+    objects: dict[str, dict[str, Any]] = {}
+    indexes: dict[str, np.ndarray[Any, Any]] = {}
+    masks: dict[str, str] = {}
+    for name in sorted(records):
+        record = records[name]
+        for path, (size, sha) in record.objects.items():
+            objects[path] = {"size": size, "sha256": sha}
+        for path, shards in record.indexes.items():
+            described = place.arrays[path].layout
+            shape = (int(np.prod(described.shard_counts)), int(np.prod(described.inner_counts)), 2)
+            table = indexes.setdefault(path, np.zeros(shape, dtype="<u4"))
+            for number, text in shards.items():
+                single = np.frombuffer(_unpacked(text), dtype="<u4").reshape(shape[1:])
+                table[number] = single
+        for quantity, mask in record.masks.items():
+            if masks.setdefault(quantity, mask) != mask:
+                raise InputRefused(
+                    f"{plan.product.id}/{quantity} declares a mask that holds for all periods, and periods differ in it"
+                )
+    return {
+        "format": layout.SEGMENT_FORMAT,
+        "objects": objects,
+        "arrays": {path: array.metadata for path, array in place.arrays.items()},
+        "shard_indexes": {path: pack_indexes(table) for path, table in indexes.items()},
+        "maps": plan.maps.to_json(),
+        "series": None if plan.series is None else plan.series.to_json(),
+        "cogs": [{"quantity": cog.quantity, "id": cog.id, "periods": list(cog.periods)} for cog in plan.cogs],
+        "masks": masks,
+        "statistics": merged_statistics(iter(records[name] for name in sorted(records))),
+    }
+
+
+def _unpacked(text: str) -> bytes:
+    return zlib.decompress(base64.b64decode(text))
+
+
+type Execute = Callable[[list[Task]], Iterator[tuple[Task, BaseException | None]]]
+
+
+@contextmanager
+def _executor(client: Client | None, place: Workplace, task_seconds: float) -> Iterator[Execute]:
+    if client is None:
+        yield lambda tasks: _inline(place, tasks)
+        return
+    name = f"cenote-{place.plan.segment}"
+    _check_workers(client)
+    client.register_plugin(_Place(place, this_code()), name=name)
+    try:
+        yield lambda tasks: _distributed(client, place, tasks, task_seconds)
+    finally:
+        if client.status == "running":
+            client.unregister_worker_plugin(name)
+
+
+def _inline(place: Workplace, tasks: list[Task]) -> Iterator[tuple[Task, BaseException | None]]:
+    for task in tasks:
+        error: BaseException | None = None
+        try:
+            run_task(place, task)
+        except CenoteError as failed:
+            error = failed
+        yield task, error
+
+
+def _distributed(
+    client: Client, place: Workplace, tasks: list[Task], task_seconds: float
+) -> Iterator[tuple[Task, BaseException | None]]:
+    segment = place.plan.segment
+    finished: SimpleQueue[Future[Any]] = SimpleQueue()
+    left: dict[str, Task] = {}
+    pending: list[Future[Any]] = []
+    for task in tasks:
+        # not pure: a key that dask remembers as done must not stand in for work that the ledger does not have
+        future = client.submit(_on_worker, segment, task, key=f"{segment}-{task.id}", pure=False, retries=RETRIES)
+        left[str(future.key)] = task
+        pending.append(future)
+    for future in pending:
+        future.add_done_callback(finished.put)
+    try:
+        while left:
+            future = _next(client, finished, task_seconds)
+            task = left.pop(str(future.key))
+            if future.status == "finished":
+                yield task, future.result()
+            elif future.status == "error":
+                yield task, future.exception()
+            else:
+                yield task, RenderFailed(f"the scheduler dropped task {task.id} ({future.status})")
+    finally:
+        if client.status == "running":
+            client.cancel(pending, force=True)
+
+
+def _next(client: Client, finished: "SimpleQueue[Future[Any]]", task_seconds: float) -> Future[Any]:
+    """The next finished task, within the client's own deadlines."""
+    started = time.monotonic()
+    workerless: float | None = None
+    while True:
+        try:
+            return finished.get(timeout=min(5.0, task_seconds))
+        except Empty:
+            now = time.monotonic()
+        if client.status != "running":
+            raise RenderFailed("the connection to the dask scheduler is lost; the same command goes on from the ledger")
+        if now - started > task_seconds:
+            raise RenderFailed(f"no task finished for {task_seconds:.0f} s; the same command goes on from the ledger")
+        workerless = None if client.nthreads() else (workerless or now)
+        if workerless is not None and now - workerless > NO_WORKER_SECONDS:
+            raise RenderFailed(f"there has been no dask worker for {NO_WORKER_SECONDS:.0f} s")
+
+
+_PLACES: dict[str, Workplace] = {}
+"""Segment id -> what its tasks need, in a worker process; put there by the plugin, also on workers that join later."""
+
+
+class _Place(WorkerPlugin):
+    """Hands the run's workplace to a worker, and keeps workers of other code out."""
+
+    def __init__(self, place: Workplace, code: Code) -> None:
+        self._place = place
+        self._code = code
+
+    def setup(self, worker: Worker) -> None:  # noqa: ARG002 - dask's signature
+        if this_code() != self._code:
+            raise RenderFailed(_differs(this_code(), self._code))
+        _PLACES[self._place.plan.segment] = self._place
+
+    def teardown(self, worker: Worker) -> None:  # noqa: ARG002 - dask's signature
+        _PLACES.pop(self._place.plan.segment, None)
+
+
+def _on_worker(segment: str, task: Task) -> CenoteError | None:
+    """Run a task; what cannot be mended by trying again is returned, so that dask does not try."""
+    place = _PLACES.get(segment)
+    if place is None:
+        raise RenderFailed(f"this worker was not told about segment {segment}")
+    try:
+        run_task(place, task)
+    except (Refused, Damaged) as error:
+        return error
+    return None
+
+
+def _check_workers(client: Client) -> None:
+    """Refuse workers that run other code than this client."""
+    for address, code in client.run(this_code).items():
+        if code != this_code():
+            raise Refused(f"worker {address}: {_differs(code, this_code())}")
+
+
+def _differs(there: Code, here: Code) -> str:
+    return (
+        f"it runs cenote {there.version} (source {there.source[:12]}) and the client {here.version} "
+        f"(source {here.source[:12]}): install the same code on both"
+    )

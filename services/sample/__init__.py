@@ -1,0 +1,1 @@
+"""A small synthetic Earth, written in the file formats that users arrive with."""

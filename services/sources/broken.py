@@ -1,0 +1,29 @@
+"""What a broken file makes a library raise becomes one sentence with the file's name."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+
+from services.core.errors import CenoteError, InputRefused
+
+LONGEST = 300
+"""Characters of a library's own message that are passed on."""
+
+
+@contextlib.contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Turn whatever is raised while a file is read into an InputRefused that names it.
+
+    Raises:
+        InputRefused: in place of any error that is not cenote's own.
+    """
+    try:
+        with warnings.catch_warnings():
+            # a reader's doubts about a file that it can still read are not the caller's errors
+            warnings.simplefilter("ignore")
+            yield
+    except CenoteError:
+        raise
+    except Exception as error:  # noqa: BLE001 - HDF5, GDAL, zlib, eccodes and scipy raise anything on broken bytes
+        told = " ".join(str(error).split())[:LONGEST]
+        raise InputRefused(f"{name} is broken or is not what it begins as: {type(error).__name__}: {told}") from error

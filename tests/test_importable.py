@@ -1,0 +1,56 @@
+"""The three import names are generic: each must mean ours, wherever Python is started, and need no more than it may."""
+
+import os
+import pkgutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = ("services", "models", "tiler")
+
+
+def elsewhere(script: str, folder: Path) -> str:
+    """What ``script`` prints when run in an empty folder that is not on its path either (-P)."""
+    # A PYTHONPATH that points at the checkout would hide what a worker without it sees.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    command = [sys.executable, "-P", "-W", "error", "-c", script]
+    done = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_name_means_ours_from_an_empty_folder(name: str, tmp_path: Path) -> None:
+    found = Path(elsewhere(f"import {name}; print({name}.__file__)", tmp_path).strip()).resolve()
+    assert found == ROOT / name / "__init__.py"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_other_distribution_provides_the_name(name: str) -> None:
+    # packages_distributions() does not see an editable install's names, and sees everyone else's.
+    others = set(metadata.packages_distributions().get(name, [])) - {"cenote"}
+    assert not others, f"{others} would shadow our {name!r} in a worker or an image: uninstall"
+
+
+def modules(name: str) -> list[str]:
+    """Every module of ours under ``name`` but those that train and export."""
+    found = [module.name for module in pkgutil.walk_packages([str(ROOT / name)], prefix=f"{name}.")]
+    return [name, *(module for module in found if module.rsplit(".", 1)[-1] not in {"train", "net", "export"})]
+
+
+def test_all_that_renders_and_serves_imports_without_training_libraries(tmp_path: Path) -> None:
+    blocked = ("torch", "xgboost", "onnx", "onnxscript", "safetensors")
+    script = f"import sys, importlib\nfor name in {blocked!r}: sys.modules[name] = None\n"
+    script += "".join(f"importlib.import_module({module!r})\n" for name in NAMES for module in modules(name))
+    elsewhere(script, tmp_path)
+
+
+def test_the_service_imports_without_dask_and_fsspec(tmp_path: Path) -> None:
+    blocked = ("torch", "xgboost", "dask", "distributed", "s3fs", "fsspec")
+    script = f"import sys, importlib\nfor name in {blocked!r}: sys.modules[name] = None\n"
+    script += "".join(f"importlib.import_module({module!r})\n" for module in modules("tiler"))
+    elsewhere(script, tmp_path)

@@ -1,0 +1,1 @@
+"""The ASGI service: it reads what was published and nothing else."""

@@ -1,0 +1,81 @@
+"""The service as an ASGI app: which routes there are and what they share."""
+
+import contextlib
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio.to_thread
+from fastapi import Depends, FastAPI
+from starlette.types import ASGIApp
+
+from services.core.settings import Settings, StoreSettings
+from services.core.store import Store
+from tiler import errors, health
+from tiler.catalogue import LiveCatalogue
+from tiler.chunks import ChunkCache
+from tiler.envelope import Envelope
+from tiler.metrics import Metrics
+from tiler.parameters import refuse_unknown
+from tiler.proxies import Proxies
+from tiler.state import State
+
+DESCRIPTION = """\
+Maps, points and time series of published carbon and groundwater products.
+
+`/collections` lists what there is. Routes below `/collections/{id}` answer from the version that is current; the same
+routes below `/collections/{id}/instances/{version}` answer from that version for ever. Each answer names its version in
+the header `Cenote-Version`.
+"""
+
+THREADS = min(32, 4 * (os.cpu_count() or 1))
+"""Requests that are worked on at the same time in one process; most of the time they wait for the store."""
+
+
+def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
+    """The service over the collections of a store; nothing is read before the first request.
+
+    Args:
+        settings: what is served and how much one request may ask for.
+        store: where products lie; opened from ``settings.store`` and the environment's credentials if not given.
+    """
+    store = store if store is not None else Store.open(settings.store, StoreSettings.from_environment())
+    chunks = ChunkCache(settings.cache_mb * 2**20)
+    catalogue = LiveCatalogue(store, settings, cache=chunks)
+    state = State(settings=settings, store=store, chunks=chunks, catalogue=catalogue)
+    metrics = Metrics(chunks)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
+        yield
+        catalogue.close()
+
+    class Service(FastAPI):
+        def build_middleware_stack(self) -> ASGIApp:
+            # outside of Starlette's own layers, so that an answer of theirs is completed too
+            inner = super().build_middleware_stack()
+            return Envelope(inner, settings=settings, metrics=metrics, threads=THREADS, proxies=Proxies())
+
+    app = Service(
+        title="cenote",
+        version=importlib.metadata.version("cenote"),
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api",
+        lifespan=lifespan,
+        dependencies=[Depends(refuse_unknown)],
+        redirect_slashes=False,
+    )
+    app.state.cenote = state
+    errors.add_handlers(app)
+    app.include_router(health.router(state, metrics))
+    for name in ("maps", "edr", "stac", "points", "pages"):
+        with contextlib.suppress(ImportError):  # INTERIM while the others are being written
+            app.include_router(importlib.import_module(f"tiler.{name}").router(state))
+
+    return app

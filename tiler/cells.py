@@ -1,0 +1,168 @@
+"""Which cells a box or an area touches, cut at the grid's seam, and how their values are read with least work."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.core import layout
+from services.core.dataset import Dataset
+from services.core.errors import PositionOutside
+from services.core.grid import CIRCLE, Grid, Window
+from services.core.quantity import Quantity
+from tiler.geometry import HALF_TURN, TURN, Box
+
+SLIVER = 1e-6
+"""Share of a cell below which an overlap is a rounding error of the coordinates."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cells:
+    """A rectangle of level-0 cells; on a global grid it may pass the last column and go on at the first."""
+
+    grid: Grid
+    row: int
+    height: int
+    column: int
+    """First column, inside the grid."""
+
+    width: int
+
+    @property
+    def count(self) -> int:
+        """Number of cells."""
+        return self.height * self.width
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return (self.height, self.width)
+
+    @cached_property
+    def windows(self) -> tuple[Window, ...]:
+        """The same cells as one window, or two where they pass the grid's seam, west to east."""
+        first = min(self.width, self.grid.width - self.column)
+        parts = [Window(row=self.row, column=self.column, height=self.height, width=first)]
+        if first < self.width:
+            parts.append(Window(row=self.row, column=0, height=self.height, width=self.width - first))
+        return tuple(parts)
+
+    @cached_property
+    def longitudes(self) -> NDArray[np.float64]:
+        """Centres of the columns, rising, ``(x,)``; they pass 180 where the cells cross the antimeridian."""
+        parts = [self.grid.longitudes[window.columns] + TURN * turn for turn, window in enumerate(self.windows)]
+        centres = np.concatenate(parts)
+        return centres - TURN if centres[0] >= HALF_TURN else centres
+
+    @cached_property
+    def latitudes(self) -> NDArray[np.float64]:
+        """Centres of the rows, north to south, ``(y,)``."""
+        return self.grid.latitudes[self.row : self.row + self.height]
+
+    @cached_property
+    def row_areas(self) -> NDArray[np.float64]:
+        """Relative area of a cell of each row, ``(y,)``."""
+        return self.grid.row_areas[self.row : self.row + self.height]
+
+    @property
+    def box(self) -> Box:
+        """Outer edges of the cells: west, south, east, north."""
+        half_x, half_y = float(self.grid.step_x) / 2, float(self.grid.step_y) / 2
+        x, y = self.longitudes, self.latitudes
+        return (
+            float(x[0]) - half_x,
+            max(float(y[-1]) - half_y, -90.0),
+            float(x[-1]) + half_x,
+            min(float(y[0]) + half_y, 90.0),
+        )
+
+
+def cells_touching(grid: Grid, boxes: Sequence[Box]) -> Cells:
+    """The smallest rectangle of cells that holds every cell which shares ground with one of the boxes.
+
+    Raises:
+        PositionOutside: if the grid has none.
+    """
+    rows = [
+        _range(float(grid.north) - box[3], float(grid.north) - box[1], float(grid.step_y), 0.0, grid.height)
+        for box in boxes
+    ]
+    turn = float(CIRCLE / grid.step_x)
+    touched = np.zeros(grid.width, dtype=bool)
+    top, bottom = grid.height, 0
+    for box, (first, last) in zip(boxes, rows, strict=True):
+        if first >= last:
+            continue
+        for turns in range(-2, 3):
+            left, right = _range(
+                box[0] - float(grid.west), box[2] - float(grid.west), float(grid.step_x), turns * turn, grid.width
+            )
+            if left < right:
+                touched[left:right] = True
+                top, bottom = min(top, first), max(bottom, last)
+    columns = np.flatnonzero(touched)
+    if not columns.size:
+        west, south, east, north = grid.bounds
+        raise PositionOutside(
+            f"what was asked for lies outside the grid ({west:g}..{east:g} east, {south:g}..{north:g} north)"
+        )
+    start, width = int(columns[0]), int(columns[-1] - columns[0]) + 1
+    if grid.is_global and columns.size < grid.width:
+        # on a closed circle the rectangle starts behind the widest gap
+        gaps = np.diff(np.append(columns, columns[0] + grid.width))
+        behind = int(np.argmax(gaps))
+        start = int(columns[(behind + 1) % columns.size])
+        width = grid.width - int(gaps[behind]) + 1
+    return Cells(grid=grid, row=top, height=bottom - top, column=start, width=width)
+
+
+def _range(low: float, high: float, step: float, shift: float, size: int) -> tuple[int, int]:
+    first = int(np.floor(low / step + shift + SLIVER))
+    last = max(int(np.ceil(high / step + shift - SLIVER)), first + 1)
+    return max(first, 0), min(last, size)
+
+
+def read_cells(dataset: Dataset, quantity: Quantity, positions: Sequence[int] | range, cells: Cells) -> NDArray[Any]:
+    """Stored values ``(time, y, x)``, from whichever layout has to decode less."""
+    parts = [read_window(dataset, quantity, positions, window) for window in cells.windows]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+
+
+def read_window(dataset: Dataset, quantity: Quantity, positions: Sequence[int] | range, window: Window) -> NDArray[Any]:
+    """Stored values ``(time, y, x)`` of a window, from whichever layout has to decode less."""
+    if not reads_maps(dataset, len(positions), window):
+        return dataset.read_series(quantity, positions, window)
+    out = np.empty((len(positions), *window.shape), dtype=np.dtype(quantity.dtype))
+    for place, position in enumerate(positions):
+        out[place] = dataset.read_map(quantity, position, 0, window)
+    return out
+
+
+def reads_maps(dataset: Dataset, periods: int, window: Window) -> bool:
+    """Whether the maps hold a window of so many periods in fewer decoded values than the series do."""
+    product = dataset.product
+    if product.series_block is None:
+        return False
+    map_chunk, _ = layout.map_chunks(product, product.grid)
+    series_chunk, _ = layout.series_chunks(product)
+    return _decoded(map_chunk, periods, window) < _decoded(series_chunk, periods, window)
+
+
+def time_blocks(dataset: Dataset, positions: range, cells: Cells, most: int) -> Iterator[range]:
+    """Cut positions into runs of at most about ``most`` values that do not split a block of what is read."""
+    product = dataset.product
+    block = product.map_block
+    if product.series_block is not None and not reads_maps(dataset, len(positions), cells.windows[0]):
+        block = product.series_block
+    periods = max(most // cells.count // block, 1) * block
+    for first in range(positions.start, positions.stop, periods):
+        yield range(first, min(first + periods, positions.stop))
+
+
+def _decoded(chunk: tuple[int, int, int], periods: int, window: Window) -> int:
+    rows = (window.row + window.height - 1) // chunk[1] - window.row // chunk[1] + 1
+    columns = (window.column + window.width - 1) // chunk[2] - window.column // chunk[2] + 1
+    return -(-periods // chunk[0]) * rows * columns * chunk[0] * chunk[1] * chunk[2]

@@ -1,0 +1,532 @@
+"""Answers of the data queries - points, grids, means over an area - as CoverageJSON, GeoJSON and CSV.
+
+Numbers are rounded to the quantum of their quantity and a missing value is ``null`` (in CSV: nothing), never NaN.
+References: OGC 21-069r2 (CoverageJSON), RFC 7946 (GeoJSON), RFC 4180 (CSV); NetCDF is in ``tiler.netcdf``.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from pydantic_core import to_json
+from shapely.geometry import MultiPolygon
+
+from services.core import stac
+from services.core.product import Product
+from services.core.quantity import Quantity
+from services.core.time_axis import TimeAxis
+from tiler.cells import Cells
+from tiler.geometry import Place, rings
+
+type Document = dict[str, Any]
+
+FOREIGN = "cenote"
+"""Member of a body that tells what its values are made of."""
+
+MOST_BOUNDS = 10_000
+"""Periods above which a CoverageJSON time axis leaves its bounds out; the step tells them."""
+
+MEAN_DECIMALS = 2
+"""Places that a mean shows beyond the quantum of its values: many cells know more than one."""
+
+VALID_SHARE = "_valid_share"
+"""Ending of the series that tells how much of an area was valid."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What the values of an answer are made of."""
+
+    product: Product
+    version: str
+    models: dict[str, str]
+    """Model name -> sha256."""
+
+    time: TimeAxis
+    """The periods of the answer."""
+
+    quantities: tuple[Quantity, ...]
+    query: dict[str, Any]
+    """What was asked for."""
+
+    def metadata(self) -> Document:
+        """What a body says of its origin."""
+        product = self.product
+        found: Document = {
+            "collection": product.id,
+            "title": product.title,
+            "version": self.version,
+            "models": self.models,
+            "synthetic": product.synthetic,
+            "license": product.license,
+            "step": product.step,
+            "query": self.query,
+            "ancillary": {quantity.name: names for quantity in self.quantities if (names := self._ancillary(quantity))},
+        }
+        if product.citation:
+            found["citation"] = product.citation
+        return found
+
+    def _ancillary(self, quantity: Quantity) -> list[str]:
+        here = {other.name for other in self.quantities}
+        return [name for name in stac.ancillary_names(self.product, quantity) if name in here]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spot:
+    """A place that was asked for and the cell that holds it."""
+
+    asked: Place
+    longitude: float
+    """Centre of the cell."""
+
+    latitude: float
+    distance_km: float
+    """From the place to the centre, along a great circle."""
+
+    def to_json(self) -> Document:
+        """What a body says of it."""
+        return {
+            "asked": {"longitude": self.asked[0], "latitude": self.asked[1]},
+            "cell": {"longitude": self.longitude, "latitude": self.latitude},
+            "distance_km": round(self.distance_km, 3),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Points:
+    """Series at places."""
+
+    source: Source
+    spots: tuple[Spot, ...]
+    values: dict[str, NDArray[Any]]
+    """Quantity -> stored values ``(place, time)``."""
+
+    several: bool
+    """Whether several places were asked for, though it may be one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Raster:
+    """Maps of some cells."""
+
+    source: Source
+    cells: Cells
+    inside: NDArray[np.bool_] | None
+    """``(y, x)``: which cells were asked for; None is all."""
+
+    values: dict[str, NDArray[Any]]
+    """Quantity -> stored values ``(time, y, x)``, missing outside."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zonal:
+    """Means over an area."""
+
+    source: Source
+    area: MultiPolygon
+    area_km2: float
+    means: dict[str, NDArray[np.float64]]
+    """Quantity -> ``(time,)``, NaN where nothing of the area was valid."""
+
+    valid_share: dict[str, NDArray[np.float64]]
+    """Quantity -> share of the area that was valid ``(time,)``, 0..1."""
+
+
+def encode(document: Document) -> bytes:
+    """JSON in which NaN is null."""
+    return to_json(document, inf_nan_mode="null")
+
+
+def numbers(quantity: Quantity, stored: NDArray[Any]) -> list[Any]:
+    """Stored values as JSON numbers, nested as the array is; NaN where missing."""
+    if quantity.is_integer and not quantity.is_packed:
+        whole = stored.astype(object)
+        whole[quantity.missing(stored)] = None
+        listed: list[Any] = whole.tolist()
+        return listed
+    return _rounded(quantity.decode(stored), quantity.decimals)
+
+
+def mean_numbers(quantity: Quantity, values: NDArray[np.float64]) -> list[Any]:
+    """Means as JSON numbers; NaN where missing."""
+    if quantity.is_integer and not quantity.is_packed:
+        return _rounded(values, MEAN_DECIMALS)
+    return _rounded(values, None if quantity.decimals is None else quantity.decimals + MEAN_DECIMALS)
+
+
+def _rounded(values: NDArray[np.floating[Any]], decimals: int | None) -> list[Any]:
+    exact = values.astype(np.float64)
+    listed: list[Any] = (exact if decimals is None else np.round(exact, decimals)).tolist()
+    return listed
+
+
+def is_whole(quantity: Quantity) -> bool:
+    """Whether its values are whole numbers."""
+    return quantity.is_integer and not quantity.is_packed
+
+
+# CoverageJSON
+
+
+def coverage_json(answer: Points | Raster | Zonal) -> bytes:
+    """A Coverage, or a CoverageCollection where several places were asked for."""
+    match answer:
+        case Points():
+            return encode(_points_coverage(answer))
+        case Raster():
+            return encode(_raster_coverage(answer))
+        case Zonal():
+            return encode(_zonal_coverage(answer))
+
+
+def _points_coverage(answer: Points) -> Document:
+    source = answer.source
+    axis = _time_axis(source.time)
+    parameters = _parameters(source)
+    coverages = []
+    for place, spot in enumerate(answer.spots):
+        coverages.append(
+            {
+                "type": "Coverage",
+                "domain": {
+                    "type": "Domain",
+                    "domainType": "PointSeries",
+                    "axes": {"x": {"values": [spot.longitude]}, "y": {"values": [spot.latitude]}, "t": axis},
+                    "referencing": _REFERENCING,
+                },
+                "ranges": {
+                    quantity.name: _range(
+                        "integer" if is_whole(quantity) else "float",
+                        ["t"],
+                        [len(source.time)],
+                        numbers(quantity, answer.values[quantity.name][place]),
+                    )
+                    for quantity in source.quantities
+                },
+                FOREIGN: spot.to_json(),
+            }
+        )
+    if not answer.several:
+        (only,) = coverages
+        return {**only, **parameters, FOREIGN: {**source.metadata(), **answer.spots[0].to_json()}}
+    return {
+        "type": "CoverageCollection",
+        "domainType": "PointSeries",
+        "coverages": coverages,
+        **parameters,
+        FOREIGN: source.metadata(),
+    }
+
+
+def _raster_coverage(answer: Raster) -> Document:
+    source, cells = answer.source, answer.cells
+    shape = [len(source.time), cells.height, cells.width]
+    half_x, half_y = float(cells.grid.step_x) / 2, float(cells.grid.step_y) / 2
+    return {
+        "type": "Coverage",
+        "domain": {
+            "type": "Domain",
+            "domainType": "Grid",
+            "axes": {
+                "x": _space_axis(cells.longitudes, half_x, 3 * 180.0),
+                "y": _space_axis(cells.latitudes, half_y, 90.0),
+                "t": _time_axis(source.time),
+            },
+            "referencing": _REFERENCING,
+        },
+        **_parameters(source),
+        "ranges": {
+            quantity.name: _range(
+                "integer" if is_whole(quantity) else "float",
+                ["t", "y", "x"],
+                shape,
+                numbers(quantity, answer.values[quantity.name].ravel()),
+            )
+            for quantity in source.quantities
+        },
+        FOREIGN: source.metadata(),
+    }
+
+
+def _zonal_coverage(answer: Zonal) -> Document:
+    source = answer.source
+    shape = [len(source.time)]
+    domain: Document = {"type": "Domain", "axes": {"t": _time_axis(source.time)}, "referencing": _REFERENCING}
+    if len(answer.area.geoms) == 1:
+        # CoverageJSON has no domain for one value over several polygons: then the geometry stands in the metadata only
+        domain["domainType"] = "PolygonSeries"
+        domain["axes"]["composite"] = {
+            "dataType": "polygon",
+            "coordinates": ["x", "y"],
+            "values": [[ring.tolist() for ring in rings(answer.area)]],
+        }
+    parameters = _parameters(source)
+    ranges: Document = {}
+    for quantity in source.quantities:
+        name, share = quantity.name, f"{quantity.name}{VALID_SHARE}"
+        parameters["parameters"][name]["description"] = {"en": mean_said(quantity)}
+        parameters["parameters"][share] = {
+            "type": "Parameter",
+            "observedProperty": {"label": {"en": share_said(quantity)}},
+            "unit": {"label": {"en": "1"}, "symbol": {"value": "1", "type": stac.UDUNITS}},
+        }
+        ranges[name] = _range("float", ["t"], shape, mean_numbers(quantity, answer.means[name]))
+        ranges[share] = _range("float", ["t"], shape, _rounded(answer.valid_share[name], SHARE_DECIMALS))
+    return {
+        "type": "Coverage",
+        "domain": domain,
+        **parameters,
+        "ranges": ranges,
+        FOREIGN: {**source.metadata(), **_zone(answer)},
+    }
+
+
+SHARE_DECIMALS = 6
+
+
+def mean_said(quantity: Quantity) -> str:
+    """What the mean of a quantity is, in words."""
+    said = f"{quantity.long_name}: mean over the area, weighted by the area of each cell inside it on the sphere"
+    if quantity.role == "uncertainty":
+        return f"{said}; it is the uncertainty of the mean only if errors are fully correlated, else an upper bound"
+    return said
+
+
+def share_said(quantity: Quantity) -> str:
+    """What the valid share of a quantity is, in words."""
+    return f"{quantity.long_name}: share of the area that had valid values"
+
+
+def _zone(answer: Zonal) -> Document:
+    return {"aggregate": "mean", "area_km2": round(answer.area_km2, 3), "geometry": _geojson(answer.area)}
+
+
+_REFERENCING: list[Document] = [
+    {"coordinates": ["x", "y"], "system": {"type": "GeographicCRS", "id": stac.CRS84}},
+    {"coordinates": ["t"], "system": {"type": "TemporalRS", "calendar": "Gregorian"}},
+]
+
+
+def _time_axis(time: TimeAxis) -> Document:
+    axis: Document = {"values": stac.instants(time.instants)}
+    if len(time) <= MOST_BOUNDS:
+        axis["bounds"] = stac.instants(time.bounds.ravel())
+    return axis
+
+
+def _space_axis(centres: NDArray[np.float64], half: float, limit: float) -> Document:
+    edges = np.stack([centres - half, centres + half], axis=1)
+    if len(centres) > 1 and centres[0] > centres[-1]:
+        edges = edges[:, ::-1]
+    # to 1e-12 degrees, a millionth of a millimetre: sums of floats do not end in 9s then
+    return {
+        "values": np.round(centres, 12).tolist(),
+        "bounds": np.round(np.clip(edges, -limit, limit), 12).ravel().tolist(),
+    }
+
+
+def _range(data_type: str, axes: Sequence[str], shape: Sequence[int], values: list[Any]) -> Document:
+    return {"type": "NdArray", "dataType": data_type, "axisNames": axes, "shape": shape, "values": values}
+
+
+def _parameters(source: Source) -> Document:
+    """``parameters``, and a group for each quantity that comes with ancillary ones."""
+    parameters: Document = {}
+    for quantity in source.quantities:
+        described = stac.parameter(source.product, quantity)
+        parameters[quantity.name] = {
+            "type": "Parameter",
+            "id": quantity.name,
+            "label": {"en": quantity.long_name},
+            "observedProperty": {
+                **({"id": described["observedProperty"]["id"]} if "id" in described["observedProperty"] else {}),
+                "label": {"en": quantity.long_name},
+            },
+            "unit": {"label": {"en": quantity.units}, "symbol": described["unit"]["symbol"]},
+            **{key: value for key, value in described.items() if key.startswith("cenote:")},
+        }
+    groups = [
+        {"type": "ParameterGroup", "label": {"en": f"{name} and what qualifies it"}, "members": [name, *names]}
+        for name, names in source.metadata()["ancillary"].items()
+    ]
+    return {"parameters": parameters, **({"parameterGroups": groups} if groups else {})}
+
+
+# GeoJSON
+
+
+def geojson(answer: Points | Raster | Zonal) -> bytes:
+    """A FeatureCollection: a feature per place, per cell (only those asked for), or for the area.
+
+    Each feature holds ``datetime`` (an array) and one array per quantity in the same order; ``parameters`` tells units.
+    """
+    source = answer.source
+    match answer:
+        case Points():
+            features = _point_features(answer)
+        case Raster():
+            features = _cell_features(answer)
+        case Zonal():
+            features = [_zonal_feature(answer)]
+    return encode(
+        {
+            "type": "FeatureCollection",
+            "features": features,
+            "numberReturned": len(features),
+            "datetime": stac.instants(source.time.instants),
+            "parameters": stac.parameters(source.product, [quantity.name for quantity in source.quantities]),
+            FOREIGN: source.metadata(),
+        }
+    )
+
+
+def _point_features(answer: Points) -> list[Document]:
+    source = answer.source
+    times = stac.instants(source.time.instants)
+    return [
+        {
+            "type": "Feature",
+            "id": place,
+            "geometry": {"type": "Point", "coordinates": [spot.longitude, spot.latitude]},
+            "properties": {
+                "datetime": times,
+                **{
+                    quantity.name: numbers(quantity, answer.values[quantity.name][place])
+                    for quantity in source.quantities
+                },
+                **spot.to_json(),
+            },
+        }
+        for place, spot in enumerate(answer.spots)
+    ]
+
+
+def _cell_features(answer: Raster) -> list[Document]:
+    source, cells = answer.source, answer.cells
+    half_x, half_y = float(cells.grid.step_x) / 2, float(cells.grid.step_y) / 2
+    inside = np.ones(cells.shape, dtype=bool) if answer.inside is None else answer.inside
+    features: list[Document] = []
+    for row, column in np.argwhere(inside).tolist():
+        x, y = float(cells.longitudes[column]), float(cells.latitudes[row])
+        south, north = max(y - half_y, -90.0), min(y + half_y, 90.0)
+        west, east = (round(edge, 12) for edge in (x - half_x, x + half_x))
+        south, north = (round(edge, 12) for edge in (south, north))
+        ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+        features.append(
+            {
+                "type": "Feature",
+                "id": len(features),
+                "geometry": {"type": "Polygon", "coordinates": [ring]},
+                "properties": {
+                    "longitude": round(x, 12),
+                    "latitude": round(y, 12),
+                    **{
+                        quantity.name: numbers(quantity, answer.values[quantity.name][:, row, column])
+                        for quantity in source.quantities
+                    },
+                },
+            }
+        )
+    return features
+
+
+def _zonal_feature(answer: Zonal) -> Document:
+    source = answer.source
+    properties: Document = {"datetime": stac.instants(source.time.instants)}
+    for quantity in source.quantities:
+        properties[quantity.name] = mean_numbers(quantity, answer.means[quantity.name])
+        share = _rounded(answer.valid_share[quantity.name], SHARE_DECIMALS)
+        properties[f"{quantity.name}{VALID_SHARE}"] = share
+    return {
+        "type": "Feature",
+        "id": 0,
+        "geometry": _geojson(answer.area),
+        "properties": {**properties, "aggregate": "mean", "area_km2": round(answer.area_km2, 3)},
+    }
+
+
+def _geojson(area: MultiPolygon) -> Document:
+    geometry: Document = shapely.geometry.mapping(area.geoms[0] if len(area.geoms) == 1 else area)
+    return geometry
+
+
+# CSV
+
+
+def points_csv(answer: Points) -> Iterator[bytes]:
+    """A row per place and period; with several places their number comes first, in the order asked."""
+    source = answer.source
+    head = ["point"] if answer.several else []
+    yield _rows([[*head, "longitude", "latitude", "time", *_headings(source)]])
+    times = stac.instants(source.time.instants)
+    for place, spot in enumerate(answer.spots):
+        first: list[Any] = [place] if answer.several else []
+        columns = [numbers(quantity, answer.values[quantity.name][place]) for quantity in source.quantities]
+        yield _rows(
+            [*first, spot.longitude, spot.latitude, moment, *map(_field, row)]
+            for moment, *row in zip(times, *columns, strict=True)
+        )
+
+
+def raster_csv(
+    source: Source,
+    cells: Cells,
+    inside: NDArray[np.bool_] | None,
+    blocks: Iterable[tuple[range, dict[str, NDArray[Any]]]],
+) -> Iterator[bytes]:
+    """A row per period and cell that was asked for, period by period, north to south, west to east.
+
+    Args:
+        source: what it is made of.
+        cells: the rectangle.
+        inside: which of its cells; None is all.
+        blocks: places in ``source.time`` and quantity -> stored values ``(time, y, x)``, one run of periods at a time.
+    """
+    yield _rows([["time", "longitude", "latitude", *_headings(source)]])
+    times = stac.instants(source.time.instants)
+    chosen = np.ones(cells.shape, dtype=bool) if inside is None else inside
+    rows, columns = np.nonzero(chosen)
+    x = np.round(cells.longitudes, 12)[columns].tolist()
+    y = np.round(cells.latitudes, 12)[rows].tolist()
+    for periods, values in blocks:
+        for number, place in enumerate(periods):
+            shown = [numbers(quantity, values[quantity.name][number][chosen]) for quantity in source.quantities]
+            yield _rows(
+                [times[place], *where, *map(_field, row)]
+                for *where, row in zip(x, y, zip(*shown, strict=True), strict=True)
+            )
+
+
+def zonal_csv(answer: Zonal) -> Iterator[bytes]:
+    """A row per period: mean and valid share of each quantity."""
+    source = answer.source
+    headings: list[str] = []
+    columns: list[list[Any]] = []
+    for quantity in source.quantities:
+        headings += [f"{quantity.name} [{quantity.units}]", f"{quantity.name}{VALID_SHARE} [1]"]
+        columns.append(mean_numbers(quantity, answer.means[quantity.name]))
+        columns.append(_rounded(answer.valid_share[quantity.name], SHARE_DECIMALS))
+    yield _rows([["time", *headings]])
+    times = stac.instants(source.time.instants)
+    yield _rows([moment, *map(_field, row)] for moment, *row in zip(times, *columns, strict=True))
+
+
+def _headings(source: Source) -> list[str]:
+    return [f"{quantity.name} [{quantity.units}]" for quantity in source.quantities]
+
+
+def _field(value: Any) -> Any:  # noqa: ANN401 - a number or None
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
+
+
+def _rows(rows: Iterable[Iterable[Any]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\r\n").writerows(rows)
+    return text.getvalue().encode()

@@ -1,0 +1,215 @@
+"""The outermost layer: what holds for every request and every answer, whatever route it takes."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from services.core.settings import Settings
+from tiler.answer import ANSWER_HEADERS, REVALIDATED, SCOPE_KEY
+from tiler.errors import RETRY_SECONDS, Problem
+from tiler.metrics import Metrics
+from tiler.proxies import Proxies
+from tiler.request import COLLECTION, INSTANCE
+
+WATCHED = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Routes for machines that watch: never refused for load, never counted."""
+
+NO_ROUTE = "none"
+"""Route name of what no route answers."""
+
+EXPOSED = ", ".join((*ANSWER_HEADERS, "ETag", "Content-Bbox", "Content-Crs", "Link", "Retry-After"))
+METHODS = "GET, HEAD, POST, OPTIONS"
+
+PREFLIGHT = {
+    "Access-Control-Allow-Methods": METHODS,
+    "Access-Control-Allow-Headers": "*",
+    "Access-Control-Max-Age": "86400",
+}
+
+
+class Envelope:
+    """Caps on address, body, load and time; HEAD; CORS; the headers that ``describe`` set; and the metrics.
+
+    Args:
+        app: what answers.
+        settings: the caps.
+        metrics: where requests are counted.
+        threads: worker threads of the process.
+        proxies: who may say how a request reached them.
+    """
+
+    def __init__(self, app: ASGIApp, *, settings: Settings, metrics: Metrics, threads: int, proxies: Proxies) -> None:
+        self._app = app
+        self._settings = settings
+        self._metrics = metrics
+        self._most = threads * (1 + settings.queue_factor)
+        self._proxies = proxies
+        self._running = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = _Exchange(scope, send, self._metrics)
+        if scope["path"] in WATCHED:
+            await self._app(exchange.inner, receive, exchange.send)
+            return
+        exchange.begin()
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            await refusal(exchange.inner, receive, exchange.send)
+            return
+        seen = self._proxies.seen_from_outside(exchange.inner)
+        exchange.inner = seen
+        self._running += 1
+        timer = asyncio.get_running_loop().call_later(self._settings.request_seconds, exchange.give_up)
+        try:
+            await self._app(seen, _counted(receive, self._settings.max_body_bytes), exchange.send)
+        finally:
+            self._running -= 1
+            timer.cancel()
+            await exchange.end()
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        """The answer to a request that goes no further."""
+        if scope["method"] == "OPTIONS":
+            return Response(status_code=HTTPStatus.NO_CONTENT, headers={**PREFLIGHT, "Allow": METHODS})
+        address = len(scope.get("raw_path") or scope["path"]) + len(scope["query_string"])
+        if address > self._settings.max_url_bytes:
+            return Problem(
+                status=HTTPStatus.REQUEST_URI_TOO_LONG,
+                detail=f"the address has {address} bytes and at most {self._settings.max_url_bytes} are read; "
+                "large geometries go into the body of a POST",
+            ).response()
+        declared = Headers(scope=scope).get("content-length", "0")
+        if declared.isdecimal() and int(declared) > self._settings.max_body_bytes:
+            return Problem(
+                status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail=_too_long(self._settings.max_body_bytes)
+            ).response()
+        if self._running >= self._most:
+            return Problem(
+                status=HTTPStatus.SERVICE_UNAVAILABLE,
+                detail="the service has as many requests as it can answer; please try again",
+                headers={"Retry-After": str(RETRY_SECONDS)},
+            ).response()
+        return None
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, scope: Scope, send: Send, metrics: Metrics) -> None:
+        self._send = send
+        self._metrics = metrics
+        self._method = scope["method"]
+        self._is_head = self._method == "HEAD"
+        self._began = 0.0
+        self._is_counted = False
+        self._has_begun = False
+        self._is_given_up = False
+        self._late: asyncio.Task[None] | None = None
+        self.inner: Scope = {**scope, SCOPE_KEY: {}}
+        if self._is_head:
+            # every GET answers HEAD; the body is made, measured and left out
+            self.inner["method"] = "GET"
+
+    def begin(self) -> None:
+        """Count it."""
+        self._is_counted = True
+        self._began = time.perf_counter()
+        self._metrics.begin()
+
+    def give_up(self) -> None:
+        """Answer 503 now; what the request is doing goes on in its thread and is dropped."""
+        if self._has_begun:
+            return
+        self._is_given_up = True
+        self._late = asyncio.get_running_loop().create_task(self._answer_late())
+
+    async def end(self) -> None:
+        """Wait for what is still being sent."""
+        if self._late is not None:
+            await self._late
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on, completed."""
+        if not self._is_given_up:
+            await self._pass(message)
+
+    async def _answer_late(self) -> None:
+        response = Problem(
+            status=HTTPStatus.SERVICE_UNAVAILABLE,
+            detail="the answer took too long; ask for less, or try again",
+            headers={"Retry-After": str(RETRY_SECONDS)},
+        ).response()
+
+        async def nothing() -> Message:  # a plain response reads no request
+            return {"type": "http.disconnect"}
+
+        await response(self.inner, nothing, self._pass)
+
+    async def _pass(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._has_begun = True
+            self._complete(message)
+            if self._is_counted:
+                seconds = time.perf_counter() - self._began
+                self._metrics.end(self._method, _route_name(self.inner), message["status"], seconds)
+        elif message["type"] == "http.response.body" and self._is_head:
+            message = {**message, "body": b""}
+        await self._send(message)
+
+    def _complete(self, message: Message) -> None:
+        headers = MutableHeaders(raw=list(message.get("headers", [])))
+        headers["Access-Control-Allow-Origin"] = "*"
+        headers["Access-Control-Expose-Headers"] = EXPOSED
+        headers["X-Content-Type-Options"] = "nosniff"
+        described: dict[str, str] = self.inner.get(SCOPE_KEY, {})
+        status = message["status"]
+        if status < HTTPStatus.BAD_REQUEST:
+            for name, value in described.items():
+                headers[name] = value
+            headers.setdefault("Cache-Control", REVALIDATED)
+        else:
+            for name in ANSWER_HEADERS:
+                if name in described:
+                    headers[name] = described[name]
+            headers["Cache-Control"] = "no-store"
+        message["headers"] = headers.raw
+
+
+def _route_name(scope: Scope) -> str:
+    """Path template of the route that answers; a bounded number of names."""
+    path: str | None = getattr(scope.get("route"), "path", None)
+    if path is None:
+        return NO_ROUTE
+    placed = scope.get("path_params", {})
+    if "collection_id" not in placed or path.startswith(COLLECTION):
+        return path
+    return f"{INSTANCE if 'version' in placed else COLLECTION}{path}"
+
+
+def _counted(receive: Receive, most: int) -> Callable[[], Awaitable[Message]]:
+    """A ``receive`` that ends a body which is longer than it may be, however it is sent."""
+    length = 0
+
+    async def counted() -> Message:
+        nonlocal length
+        message = await receive()
+        length += len(message.get("body", b""))
+        if length > most:
+            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _too_long(most))
+        return message
+
+    return counted
+
+
+def _too_long(most: int) -> str:
+    return f"the body of a request may have {most} bytes at most; send fewer vertices or places at a time"
