@@ -1,6 +1,8 @@
 # The commands of this checkout; `make help` lists them. CI runs check and test, as a person does.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+# Two installs into one .venv at a time would harm each other.
+.NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
 PORT ?= 8000
@@ -36,12 +38,11 @@ test-fast: .venv/.dev tiler/static/vendor/.made ## the quick loop, under a minut
 	$(BIN)/pytest -m "not slow and not cluster and not s3 and not realdata and not browser" $(ARGS)
 
 .PHONY: check
-check: .venv/.dev ## ruff, format, mypy --strict, import-linter, constraints; changes nothing
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo
-	$(BIN)/python infra/setup/constraints.py check
+check: .venv/.dev ## ruff, format, mypy --strict, import-linter, constraints; changes nothing, says all before it fails
+	@failed=; for what in "ruff check ." "ruff format --check ." mypy "lint-imports --no-logo" \
+		"python infra/setup/constraints.py check"; do \
+		echo "$(BIN)/$$what"; $(BIN)/$$what || failed="$$failed '$$what'"; \
+	done; [ -z "$$failed" ] || { echo "failed:$$failed" >&2; exit 1; }
 
 .PHONY: format
 format: .venv/.dev ## ruff's formatter and safe fixes, in place

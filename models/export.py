@@ -172,12 +172,20 @@ def _network_answers(
     """Physical outputs of the network itself, with the card's rules applied to its inputs."""
     arrays = [np.array(rows[tensor.name], dtype=np.float32) for tensor in inputs]
     lost = np.any([apply_rules(tensor, array) for tensor, array in zip(inputs, arrays, strict=True)], axis=0)
-    with torch.no_grad():
-        answer = network(*(torch.from_numpy(np.nan_to_num(array)) for array in arrays))
+    try:
+        with torch.no_grad():
+            answer = network(*(torch.from_numpy(np.nan_to_num(array)) for array in arrays))
+    except RuntimeError as error:
+        raise ExportRefused(f"the network itself does not take {len(lost)} rows: {error}") from error
     tensors: tuple[torch.Tensor, ...] = (answer,) if isinstance(answer, torch.Tensor) else tuple(answer)
     physical: dict[str, Floats] = {}
     for tensor, raw in zip(outputs, tensors, strict=True):
+        expected = (len(lost), *(axis for axis in tensor.shape if axis != "batch"))
+        if tuple(raw.shape) != expected:
+            raise ExportRefused(f"the network gives {tensor.name} with shape {tuple(raw.shape)}, not {expected}")
         values = (raw.numpy().astype(np.float64) * tensor.scale + tensor.offset).astype(np.float32)
+        if not np.isfinite(values[~lost]).all():
+            raise ExportRefused(f"the network gives no finite {tensor.name} for a row of valid inputs")
         values[lost] = np.nan
         physical[tensor.name] = values
     return physical

@@ -234,9 +234,7 @@ def _shaped(numbers: list[float | None], rows: int, tensor: InputTensor | Output
     return np.asarray(values, dtype=np.float32).reshape(rows, *_fixed(tensor))
 
 
-def _predict(
-    session: onnxruntime.InferenceSession, card: ModelCard, arrays: list[NDArray[Any]]
-) -> Iterator[Floats]:
+def _predict(session: onnxruntime.InferenceSession, card: ModelCard, arrays: list[NDArray[Any]]) -> Iterator[Floats]:
     """One batch: missing and range rules, the network on the rows that are left, physical values."""
     tensors: list[Floats] = []
     usable = np.ones(len(arrays[0]), dtype=np.bool_)

@@ -1,1 +1,1 @@
-"""."""
+"""Render products on dask and publish them."""

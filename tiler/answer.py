@@ -116,11 +116,15 @@ def quantity_key(quantity: Quantity) -> list[Any]:
 def models_of(version: Version, segments: Sequence[str]) -> str:
     """Names and digests of the models that made these segments, such as ``xco2@0a1b2c3d4e5f``; empty if none did."""
     found: dict[str, str] = {}
-    for segment in segments:
+    left, seen = list(segments), set[str]()
+    while left:
+        segment = left.pop()
         entry = version.provenance.get(segment)
-        models = entry.get("models") if isinstance(entry, dict) else None
-        if isinstance(models, dict):
-            found.update({name: str(digest) for name, digest in models.items()})
+        if segment in seen or not isinstance(entry, dict):
+            continue
+        seen.add(segment)
+        found.update({name: str(digest) for name, digest in (entry.get("models") or {}).items()})
+        left += list(entry.get("copied") or {})  # what was copied is still what a model made elsewhere
     return ", ".join(f"{name}@{digest[:12]}" for name, digest in sorted(found.items()))
 
 

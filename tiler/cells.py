@@ -19,6 +19,10 @@ SLIVER = 1e-6
 """Share of a cell below which an overlap is a rounding error of the coordinates."""
 
 
+MOST_HELD = 4_000_000
+"""Values of one quantity that are read in one go."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cells:
     """A rectangle of level-0 cells; on a global grid it may pass the last column and go on at the first."""
@@ -66,6 +70,24 @@ class Cells:
     def row_areas(self) -> NDArray[np.float64]:
         """Relative area of a cell of each row, ``(y,)``."""
         return self.grid.row_areas[self.row : self.row + self.height]
+
+    def trimmed(self, inside: NDArray[np.bool_]) -> tuple["Cells", NDArray[np.bool_]]:
+        """The same without the outer rows and columns in which nothing is inside, and what is inside of it.
+
+        Args:
+            inside: ``(y, x)``, with at least one cell.
+        """
+        rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+        top, left = int(rows[0]), int(columns[0])
+        height, width = int(rows[-1]) - top + 1, int(columns[-1]) - left + 1
+        cells = Cells(
+            grid=self.grid,
+            row=self.row + top,
+            height=height,
+            column=(self.column + left) % self.grid.width,
+            width=width,
+        )
+        return cells, inside[top : top + height, left : left + width]
 
     @property
     def box(self) -> Box:
@@ -166,3 +188,35 @@ def _decoded(chunk: tuple[int, int, int], periods: int, window: Window) -> int:
     rows = (window.row + window.height - 1) // chunk[1] - window.row // chunk[1] + 1
     columns = (window.column + window.width - 1) // chunk[2] - window.column // chunk[2] + 1
     return -(-periods // chunk[0]) * rows * columns * chunk[0] * chunk[1] * chunk[2]
+
+
+def read_places(
+    dataset: Dataset, quantity: Quantity, positions: range, places: Sequence[tuple[int, int]]
+) -> NDArray[Any]:
+    """Stored values ``(place, time)`` of single cells, given as (row, column), each chunk being read once.
+
+    Places are taken chunk by chunk, whatever their order; memory is bounded by one chunk and a run of periods.
+    """
+    out = np.empty((len(places), len(positions)), dtype=np.dtype(quantity.dtype))
+    if not places:
+        return out
+    product = dataset.product
+    single = Window(row=places[0][0], column=places[0][1], height=1, width=1)
+    if product.series_block is None or reads_maps(dataset, len(positions), single):
+        chunk, _ = layout.map_chunks(product, product.grid)
+    else:
+        chunk, _ = layout.series_chunks(product)
+    groups: dict[tuple[int, int], list[int]] = {}
+    for number, (row, column) in enumerate(places):
+        groups.setdefault((row // chunk[1], column // chunk[2]), []).append(number)
+    for members in groups.values():
+        rows = np.asarray([places[number][0] for number in members])
+        columns = np.asarray([places[number][1] for number in members])
+        top, left = int(rows.min()), int(columns.min())
+        window = Window(row=top, column=left, height=int(rows.max()) - top + 1, width=int(columns.max()) - left + 1)
+        periods = max(MOST_HELD // (window.height * window.width) // chunk[0], 1) * chunk[0]
+        for first in range(0, len(positions), periods):
+            run = positions[first : first + periods]
+            values = read_window(dataset, quantity, run, window)
+            out[members, first : first + len(run)] = values[:, rows - top, columns - left].T
+    return out

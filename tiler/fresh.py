@@ -59,12 +59,11 @@ class Fresh[T]:
             CenoteError: what the last read found wrong with what is stored.
         """
         asked = self._clock()
-        known = self._known
-        if known is not None and asked - known.asked_at < self._seconds / 2:
-            return _value(known), False
         while True:
-            running = self._refresh()
             known = self._known
+            if known is not None and known.asked_at >= asked - self._seconds / 2:
+                return _value(known), False
+            running = self._refresh()
             if known is not None and known.asked_at >= asked - self._seconds:
                 return _value(known), False
             if running is None:  # the store failed a moment ago

@@ -41,7 +41,7 @@ def check_place(longitude: float, latitude: float) -> Place:
     return longitude, latitude
 
 
-def read_places(text: str, *, most: int) -> list[Place]:
+def read_places_text(text: str, *, most: int) -> list[Place]:
     """The places of a WKT POINT or MULTIPOINT, in order.
 
     Raises:

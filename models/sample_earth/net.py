@@ -1,5 +1,7 @@
 """A small multilayer perceptron that gives a value and the standard deviation of its error."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -7,6 +9,9 @@ from models.sample_earth.signature import BACKGROUND, INPUTS
 
 FLOOR = 0.3
 """Smallest standard deviation that the network can state, ppm."""
+
+CEILING = 100.0
+"""Largest, ppm: far from what was learned, an exponential would pass what a float holds."""
 
 WIDTH = 64
 
@@ -40,7 +45,8 @@ class SampleEarthNet(nn.Module):
         """
         seen = ((features - self.mean) / self.deviation)[:, BACKGROUND + 1 :]
         departure, log_sigma = self.heads(self.body(seen)).unbind(1)
-        return features[:, BACKGROUND] + departure, torch.sqrt(torch.exp(2 * log_sigma) + FLOOR**2)
+        variance = torch.exp(2 * log_sigma.clamp(max=math.log(CEILING))) + FLOOR**2
+        return features[:, BACKGROUND] + departure, torch.sqrt(variance)
 
 
 def negative_log_likelihood(value: Tensor, sigma: Tensor, seen: Tensor) -> Tensor:

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from models.card import ModelCard, Score, Training
-from models.errors import TableRefused
+from models.errors import ModelRefused, TableRefused
 from models.export import export as export_network
 from models.rules import apply_rules
 from models.sample_earth.net import SampleEarthNet, negative_log_likelihood
@@ -27,8 +27,8 @@ from models.sample_earth.signature import BACKGROUND, INPUTS, OUTPUTS
 from models.table import Table
 
 WEIGHTS_FILE = "weights.safetensors"
-SEED = 7
-COMMAND = "cenote sample --size study && cenote train sample_earth"
+SEED = 0
+COMMAND = "cenote sample --size study && cenote train sample_earth && cenote export sample_earth"
 
 _EPOCHS = 120
 _PATIENCE = 15
@@ -56,9 +56,7 @@ class _Rows:
     """What it should have been, ppm, ``(row,)``; for scoring only."""
 
 
-def train(
-    table: Path, out: Path, seed: int = SEED, *, epochs: int = _EPOCHS, report: Report | None = None
-) -> Path:
+def train(table: Path, out: Path, seed: int = SEED, *, epochs: int = _EPOCHS, report: Report | None = None) -> Path:
     """Learn from a table and write the weights with a record of how they came about.
 
     A tenth of the sites stops the training early, a fifth is scored at the end; neither is learned from.
@@ -128,8 +126,8 @@ def export(weights: Path, out: Path) -> ModelCard:
         name="sample_earth",
         version="1",
         description=(
-            "Synthetic XCO2 of cenote's sample Earth and the standard deviation of reports around it, from made-up predictors. "
-            "A demonstration: learned from made-up observations."
+            "Synthetic XCO2 of cenote's sample Earth and the standard deviation of reports around it, from made-up "
+            "predictors. A demonstration: learned from made-up observations."
         ),
         inputs=INPUTS,
         outputs=OUTPUTS,
@@ -143,12 +141,19 @@ def export(weights: Path, out: Path) -> ModelCard:
 
 
 def load(weights: Path) -> tuple[SampleEarthNet, dict[str, Any]]:
-    """The network with trained weights, and the record of how they came about."""
-    with safe_open(weights, framework="pt") as file:
-        record: dict[str, Any] = json.loads(file.metadata()["record"])
-        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    """The network with trained weights, and the record of how they came about.
+
+    Raises:
+        ModelRefused: if the file does not hold both.
+    """
     network = SampleEarthNet()
-    network.load_state_dict(state)
+    try:
+        with safe_open(weights, framework="pt") as file:
+            record: dict[str, Any] = json.loads(file.metadata()["record"])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        network.load_state_dict(state)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ModelRefused(f"{weights} does not hold the weights of this network: {error}") from error
     return network.eval(), record
 
 
@@ -193,7 +198,9 @@ def _golden(rows: Floats) -> Floats:
 def _fit(train_rows: _Rows, stop_rows: _Rows, epochs: int, tell: Report) -> SampleEarthNet:
     network = SampleEarthNet()
     network.mean.copy_(train_rows.features.mean(0))
-    network.deviation.copy_(train_rows.features.std(0))
+    # a feature that hardly varies in the table would blow up whatever differs from it later
+    least = torch.tensor([(feature.valid_max - feature.valid_min) / 100 for feature in INPUTS[0].features])
+    network.deviation.copy_(torch.maximum(train_rows.features.std(0), least))
     optimizer = torch.optim.AdamW(network.parameters(), lr=_RATE, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     best, best_loss, since = copy.deepcopy(network.state_dict()), float("inf"), 0
@@ -219,6 +226,8 @@ def _fit(train_rows: _Rows, stop_rows: _Rows, epochs: int, tell: Report) -> Samp
         if since == _PATIENCE:
             tell(f"stopped: no better for {_PATIENCE} epochs")
             break
+    if not np.isfinite(best_loss):
+        raise TableRefused("the training never reached a finite loss: does a column hold absurd values?")
     network.load_state_dict(best)
     return network.eval()
 

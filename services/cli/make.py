@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from services import products
-from services.cli.progress import progress
+from services.cli.progress import bytes_read, progress
 from services.cli.session import DryRunOption, JsonOption, Session, StoreOption, note, open_session
 from services.core.catalog import Version, current_version, read_pointer
 from services.core.errors import Refused, SettingsError
@@ -20,6 +20,7 @@ from services.pipeline.code import this_code
 from services.pipeline.recipe import Recipe
 from services.pipeline.subset import Subset, window_of
 from services.sources import ingest as ingesting
+from services.sources.options import IngestOptions
 
 InputsOption = Annotated[
     Path, typer.Option("--inputs", metavar="DIR", help="Directory of input files.  [default: .cenote/inputs/PRODUCT]")
@@ -99,6 +100,7 @@ def ingest(
         ),
     ] = None,
     title: Annotated[str | None, typer.Option(help="Title for people.")] = None,
+    description: Annotated[str | None, typer.Option(help="What it is, in CommonMark.")] = None,
     quantum: Annotated[
         float | None, typer.Option(metavar="Q", help="Store rounded to steps of Q units; otherwise lossless.")
     ] = None,
@@ -112,20 +114,18 @@ def ingest(
 ) -> None:
     """Publish any raster time series (NetCDF, GeoTIFF, Zarr, GRIB) as a collection."""
     session = open_session(context, store, as_json=as_json)
-    options = ingesting.IngestOptions(variable=variable, units=units, time=time, title=title, quantum=quantum)
+    options = IngestOptions(
+        variable=variable, units=units, time=time, title=title, quantum=quantum, description=description
+    )
     current = _current(session, collection)
     if append and current is None:
         raise Refused(f"--append: there is no collection {collection!r} to add to")
-    with progress() as shown:
-        recipe, conclusion = ingesting.conclude(
-            collection,
-            files,
-            options,
-            like=current.product if append and current is not None else None,
-            note=shown.note,
-        )
-        for line in conclusion.lines():
-            shown.note(line)
+    like = current.product if append and current is not None else None
+    conclusion = ingesting.inspect(files, options, like)
+    for line in conclusion.lines():
+        note(line)
+    with bytes_read() as told:
+        recipe = conclusion.recipe(collection, told)
     if append and current is not None:
         both = set(recipe.periods().starts) & set(current.time.starts)
         if both:

@@ -2,11 +2,11 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from services.cli.session import note
 from services.pipeline import run
@@ -71,3 +71,23 @@ def progress() -> Iterator[run.Progress]:
     columns = (TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as shown:
         yield Bars(shown)
+
+
+@contextmanager
+def bytes_read() -> Iterator[Callable[[int, int], None]]:
+    """Progress of reading input files for their digests; silent where it takes less than a few seconds."""
+    if not sys.stderr.isatty():
+        last = time.monotonic()
+
+        def tell(done: int, total: int) -> None:
+            nonlocal last
+            if time.monotonic() - last > SECONDS_BETWEEN_LINES:
+                last = time.monotonic()
+                note(f"inputs: {done / 1e6:.0f} of {total / 1e6:.0f} MB read")
+
+        yield tell
+        return
+    columns = (TextColumn("{task.description:>8}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        bar = shown.add_task("inputs", total=None)
+        yield lambda done, total: shown.update(bar, completed=done, total=total)

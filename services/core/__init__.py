@@ -1,1 +1,1 @@
-"""."""
+"""The nouns that renderer and service share."""

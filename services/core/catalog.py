@@ -1,6 +1,8 @@
 """What is published: the pointer of a collection, its immutable versions, and reading both with their digests."""
 
+import datetime as dt
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -8,13 +10,16 @@ from typing import Any
 
 from services.core import layout
 from services.core.errors import CollectionNotFound, Damaged, DeclarationError, ObjectMissing, VersionNotFound
-from services.core.product import Product
+from services.core.product import Product, is_collection_id
 from services.core.segment import SegmentCog
 from services.core.store import Store
 from services.core.time_axis import TimeAxis
 
 KEPT_WRITE_IDS = 8
 """Write ids that a pointer remembers, so that a lost acknowledgement is recognised."""
+
+_VERSION = re.compile(rf"[0-9a-f]{{{layout.ID_LENGTH}}}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +63,22 @@ class Pointer:
         """
         try:
             document = json.loads(data)
-            return cls(**{**document, "write_ids": tuple(document["write_ids"]), "pinned": tuple(document["pinned"])})
+            pointer = cls(
+                **{**document, "write_ids": tuple(document["write_ids"]), "pinned": tuple(document["pinned"])}
+            )
+            named = [name for name in (pointer.version, pointer.previous, *pointer.pinned) if name is not None]
+            sound = (
+                isinstance(document["seq"], int)
+                and pointer.seq >= 1
+                and all(_VERSION.fullmatch(name) for name in named)
+                and _SHA256.fullmatch(pointer.sha256) is not None
+                and pointer.sha256.startswith(pointer.version)
+            )
         except (ValueError, TypeError, KeyError) as error:
             raise Damaged(key, f"it is not a pointer ({error})") from None
+        if not sound:
+            raise Damaged(key, "it is not a pointer (its seq, versions or digest cannot be)")
+        return pointer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +172,7 @@ class Version:
 
     @cached_property
     def sha256(self) -> str:
-        """Digest of the file."""
+        """Digest of the file; of a version that was read, of the bytes that were read."""
         return layout.digest(self.to_bytes())
 
     @property
@@ -175,7 +193,7 @@ class Version:
                 raise Damaged(
                     key, f"its format is {document['format']!r} and this release reads {layout.VERSION_FORMAT!r}"
                 )
-            return cls(
+            version = cls(
                 product=Product.from_json(document["product"]),
                 time=TimeAxis.from_json(document["time"]),
                 segments=document["segments"],
@@ -196,6 +214,9 @@ class Version:
             )
         except (ValueError, KeyError, TypeError, DeclarationError) as error:
             raise Damaged(key, f"it is not a version ({error})") from None
+        # what an earlier release wrote keeps its id, though this one would write it with another field
+        version.__dict__["sha256"] = layout.digest(data)
+        return version
 
 
 def segment_of(runs: Sequence[Run]) -> dict[int, str]:
@@ -259,8 +280,38 @@ def current_version(store: Store, product: str) -> tuple[Pointer, Version]:
 def collection_ids(store: Store) -> Iterator[str]:
     """Ids of the collections that have a pointer, from one delimited listing and one small read each."""
     for name in sorted(store.children("")):
-        if name != layout.MODELS_PREFIX and not name.startswith(".") and read_pointer(store, name) is not None:
+        # a bucket may hold other people's objects too, under names that are no keys of ours
+        if is_collection_id(name) and read_pointer(store, name) is not None:
             yield name
+
+
+def read_marks(store: Store, product: str) -> dict[str, str]:
+    """Segment that gc has marked -> when, ISO 8601 UTC.
+
+    Raises:
+        Damaged: if the object that says so is not what gc writes.
+    """
+    key = layout.marks_key(product)
+    try:
+        data = store.get(key)
+    except ObjectMissing:
+        return {}
+    return marks_from_bytes(key, data)
+
+
+def marks_from_bytes(key: str, data: bytes) -> dict[str, str]:
+    """Read the object that gc keeps its marks in.
+
+    Raises:
+        Damaged: if it is not one.
+    """
+    try:
+        marks = {str(name): str(at) for name, at in json.loads(data).items()}
+        for at in marks.values():
+            dt.datetime.fromisoformat(at)
+    except (ValueError, AttributeError) as error:
+        raise Damaged(key, f"it is not a list of marks ({error})") from None
+    return marks
 
 
 def _run_to_json(run: Run) -> dict[str, Any]:

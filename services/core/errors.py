@@ -97,6 +97,9 @@ class ObjectMissing(StoreError):
         super().__init__(message or f"no object is stored under {key!r}")
         self.key = key
 
+    def __reduce__(self) -> tuple[type["ObjectMissing"], tuple[str, str]]:
+        return (type(self), (self.key, str(self)))
+
 
 class ObjectExists(StoreError):
     """A create-only write found the key taken."""
@@ -105,6 +108,9 @@ class ObjectExists(StoreError):
         super().__init__(f"an object is already stored under {key!r}")
         self.key = key
 
+    def __reduce__(self) -> tuple[type["ObjectExists"], tuple[str]]:
+        return (type(self), (self.key,))
+
 
 class PreconditionFailed(StoreError):
     """A compare-and-swap write found another object than the one it expected."""
@@ -112,6 +118,9 @@ class PreconditionFailed(StoreError):
     def __init__(self, key: str) -> None:
         super().__init__(f"the object under {key!r} is no longer the one that was read")
         self.key = key
+
+    def __reduce__(self) -> tuple[type["PreconditionFailed"], tuple[str]]:
+        return (type(self), (self.key,))
 
 
 class PreconditionsIgnored(StoreError):

@@ -1,5 +1,6 @@
 """Where values lie: a regular longitude/latitude grid in exact fractions of a degree, and how it is cut into chunks."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -257,6 +258,8 @@ class Grid:
         Raises:
             PositionOutside: if no cell holds it.
         """
+        if not (math.isfinite(longitude) and math.isfinite(latitude)):
+            raise PositionOutside(f"longitude {longitude}, latitude {latitude} is no place")
         turns = (longitude - float(self.west)) % 360.0
         column = int(turns / float(self.step_x))
         if column == self.width and turns <= float(self.width * self.step_x):
@@ -299,10 +302,10 @@ class _LevelGrid(Grid):
 
 
 def _centres(edge: Fraction, step: Fraction, count: int) -> NDArray[np.float64]:
-    # numerator and denominator apart, so that every centre is the float nearest to the exact value
+    # a quotient of whole numbers is rounded once: every centre is the float nearest to the exact value
     first, scale = edge + step / 2, (edge + step / 2).denominator * step.denominator
-    numerators = int(first * scale) + int(step * scale) * np.arange(count, dtype=np.int64)
-    return numerators.astype(np.float64) / float(scale)
+    start, stride = int(first * scale), int(step * scale)
+    return np.fromiter(((start + stride * number) / scale for number in range(count)), np.float64, count)
 
 
 def windows(shape: tuple[int, int], size: tuple[int, int]) -> Iterator[Window]:

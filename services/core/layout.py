@@ -164,6 +164,8 @@ def cf_attributes(quantity: Quantity) -> dict[str, Any]:
     attributes["long_name"] = quantity.long_name
     attributes["cell_methods"] = quantity.cell_methods
     attributes["grid_mapping"] = "spatial_ref"
+    # xarray makes a coordinate of it, so that each variable taken out of the dataset still knows where it lies
+    attributes["coordinates"] = "spatial_ref"
     if quantity.standard_name:
         attributes["standard_name"] = quantity.standard_name
     if quantity.scale_factor is not None:

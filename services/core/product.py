@@ -24,6 +24,11 @@ SHORTEST_SERIES_BLOCK = 120
 """Periods that a series block covers at least (DESIGN 3)."""
 
 
+def is_collection_id(name: str) -> bool:
+    """Whether a name can be the id of a collection."""
+    return _ID.fullmatch(name) is not None and name not in RESERVED
+
+
 @dataclass(frozen=True, kw_only=True)
 class Provider:
     """Who made, licensed or processed the data (STAC provider)."""
@@ -86,7 +91,7 @@ class Product:
     """Further global CF attributes."""
 
     def __post_init__(self) -> None:
-        if not _ID.match(self.id) or self.id in RESERVED:
+        if not is_collection_id(self.id):
             raise DeclarationError(
                 f"{self.id!r} cannot be the id of a collection (small letters, digits, _ and -, none of "
                 f"{', '.join(sorted(RESERVED))})"

@@ -13,6 +13,18 @@ from services.core.style import Style
 type Role = Literal["value", "uncertainty", "count", "flag"]
 
 _NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_]{0,62}$")
+_TAKEN = frozenset({"time", "time_bnds", "mask_time", "bnds", "y", "x", "spatial_ref"})
+"""Names of the coordinates beside it in storage."""
+
+_OWN_ATTRIBUTES = frozenset(
+    {"units", "standard_name", "long_name", "cell_methods", "grid_mapping", "coordinates", "ancillary_variables"}
+    | {"scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned", "dtype"}
+)
+"""Attributes that say how values are stored and read: fields of their own, or written by the pipeline."""
+
+_EXTRA_DECIMALS = 3
+"""Decimal places beyond the first digit of a step that no decimal writes exactly, such as 1/3."""
+
 _DTYPES = frozenset({"int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "float32", "float64"})
 
 
@@ -70,26 +82,36 @@ class Quantity:
     """Further CF attributes, kept as they came."""
 
     def __post_init__(self) -> None:
-        if not _NAME.match(self.name) or self.name.endswith("_valid_fraction"):
+        if not _NAME.fullmatch(self.name) or self.name.endswith("_valid_fraction"):
             raise DeclarationError(f"{self.name!r} cannot be the name of a quantity (letters, digits and _)")
+        if self.name in _TAKEN:
+            raise DeclarationError(f"{self.name!r} cannot be the name of a quantity: a coordinate has it")
         if self.dtype not in _DTYPES:
             raise DeclarationError(f"{self.name}: {self.dtype!r} is not one of {', '.join(sorted(_DTYPES))}")
         if not self.units:
             raise DeclarationError(f"{self.name}: a unit is missing ('1' where there is none)")
         if self.is_integer:
-            if self.fill_value is None or self.fill_value != int(self.fill_value):
+            if self.fill_value is None or not float(self.fill_value).is_integer():
                 raise DeclarationError(f"{self.name}: {self.dtype} needs a whole fill value, not {self.fill_value}")
             info = np.iinfo(self.dtype)
             if not info.min <= self.fill_value <= info.max:
                 raise DeclarationError(f"{self.name}: fill value {self.fill_value} does not fit {self.dtype}")
         elif self.fill_value is not None:
             raise DeclarationError(f"{self.name}: a float is missing where it is NaN, not {self.fill_value}")
-        if self.scale_factor is not None and not (np.isfinite(self.scale_factor) and self.scale_factor > 0):
-            raise DeclarationError(f"{self.name}: scale_factor must be positive, not {self.scale_factor}")
-        if self.quantum is not None and not self.quantum > 0:
-            raise DeclarationError(f"{self.name}: quantum must be positive, not {self.quantum}")
+        self._check_packing()
+        for name, value in self.attributes.items():
+            if name in _OWN_ATTRIBUTES or (isinstance(value, float) and not np.isfinite(value)):
+                raise DeclarationError(f"{self.name}: {name} = {value} cannot be one of the further attributes")
         if self.ancillary_of == self.name:
             raise DeclarationError(f"{self.name} cannot qualify itself")
+
+    def _check_packing(self) -> None:
+        if self.scale_factor is not None and not (np.isfinite(self.scale_factor) and self.scale_factor > 0):
+            raise DeclarationError(f"{self.name}: scale_factor must be positive, not {self.scale_factor}")
+        if self.add_offset is not None and not np.isfinite(self.add_offset):
+            raise DeclarationError(f"{self.name}: add_offset must be finite, not {self.add_offset}")
+        if self.quantum is not None and not (np.isfinite(self.quantum) and self.quantum > 0):
+            raise DeclarationError(f"{self.name}: quantum must be positive, not {self.quantum}")
 
     @property
     def is_integer(self) -> bool:
@@ -110,11 +132,12 @@ class Quantity:
 
     @property
     def decimals(self) -> int | None:
-        """Decimal places that show the quantum; None where all digits count."""
-        step = self.quantum or (self.scale_factor if self.is_integer else None)
+        """Decimal places that write every multiple of the quantum, and the offset; None where all digits count."""
+        step = self.quantum or ((self.scale_factor or 1.0) if self.is_integer else None)
         if step is None:
-            return 0 if self.is_integer else None
-        return max(0, int(np.ceil(-np.log10(step) - 1e-9)))
+            return None
+        most = max(0, int(np.ceil(-np.log10(step) - 1e-9))) + _EXTRA_DECIMALS
+        return max(_decimals_of(step, most), _decimals_of(self.add_offset or 0.0, most))
 
     def missing(self, stored: NDArray[Any]) -> NDArray[np.bool_]:
         """Where a stored array is missing."""
@@ -145,22 +168,35 @@ class Quantity:
         dtype = np.dtype(self.dtype)
         if np.isinf(values).any():
             raise DeclarationError(f"{self.name}: an infinite value cannot be stored")
-        if not self.is_packed and not self.is_integer:
-            return values.astype(dtype)
         scaled = values.astype(np.float64)
-        if self.add_offset is not None:
-            scaled = scaled - self.add_offset
-        if self.scale_factor is not None:
-            scaled = scaled / self.scale_factor
-        if not self.is_integer:
-            return scaled.astype(dtype)
-        whole = np.rint(scaled)
+        with np.errstate(over="ignore"):  # what overflows does not fit, which is said below
+            if self.add_offset is not None:
+                scaled = scaled - self.add_offset
+            if self.scale_factor is not None:
+                scaled = scaled / self.scale_factor
         missing = np.isnan(values)
-        info = np.iinfo(dtype)
-        bad = ~missing & ((whole < info.min) | (whole > info.max) | (whole == self.fill))
+        if not self.is_integer:
+            bad = np.abs(scaled) > np.finfo(dtype).max
+            whole = np.where(bad, 0.0, scaled)
+        else:
+            whole = np.rint(scaled)
+            info = np.iinfo(dtype)
+            # the largest int64 is no float: the next one is the first that does not fit
+            bad = ~missing & ((whole < float(info.min)) | (whole >= float(info.max) + 1) | (whole == float(self.fill)))
         if bad.any():
             raise DeclarationError(
                 f"{self.name}: value {float(values[bad].flat[0]):g} {self.units} does not fit {self.dtype} with "
                 f"scale {self.scale_factor} and offset {self.add_offset} (missing is {self.fill_value})"
             )
-        return np.where(missing, float(self.fill), whole).astype(dtype)
+        if not self.is_integer:
+            return whole.astype(dtype)
+        stored = np.where(missing, 0.0, whole).astype(dtype)
+        stored[missing] = self.fill
+        return stored
+
+
+def _decimals_of(number: float, most: int) -> int:
+    for places in range(most):
+        if abs(round(number, places) - number) <= 1e-9 * abs(number):
+            return places
+    return most

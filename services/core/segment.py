@@ -180,7 +180,8 @@ class StoredArray:
     def _index(self, shard: int) -> NDArray[Any]:
         """Offset and length of each chunk; a length of 0 is a chunk of missing values."""
         if self.indexes is not None:
-            return self.indexes[shard]
+            found: NDArray[np.uint32] = self.indexes[shard]
+            return found
         if shard not in self._seen:
             key = self.shard_key(shard)
             try:
@@ -263,6 +264,7 @@ class Segment:
         self.cogs = tuple(
             SegmentCog(quantity=c["quantity"], id=c["id"], periods=tuple(c["periods"])) for c in document["cogs"]
         )
+        self.masks: dict[str, str] = document["masks"]
         self._metadata: dict[str, dict[str, Any]] = document["arrays"]
         self._indexes: dict[str, str] = document["shard_indexes"]
         self._arrays: dict[str, StoredArray] = {}

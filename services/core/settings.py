@@ -45,7 +45,7 @@ class _Environment(BaseSettings):
         return (init_settings,)
 
     @classmethod
-    def from_environment(cls, **given: Any) -> Self:  # noqa: ANN401 - each field has its own type
+    def from_environment(cls, **given: Any) -> Self:
         """Read the environment; ``given`` (fields by name, from command line options) goes first.
 
         Raises:

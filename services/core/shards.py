@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import google_crc32c
+import numcodecs.blosc
 import numpy as np
 from numcodecs import Blosc
 from numpy.typing import NDArray
@@ -22,6 +23,9 @@ ABSENT = np.uint64(2**64 - 1)
 
 CRC_BYTES = 4
 
+# In a main thread numcodecs would let blosc's threads write their blocks in the order they happen to finish: equal
+# values would give other bytes each time.
+numcodecs.blosc.use_threads = False
 _BLOSC = Blosc(cname="zstd", clevel=5, shuffle=Blosc.BITSHUFFLE)
 
 type Shape3 = tuple[int, int, int]
@@ -91,10 +95,10 @@ def decode_chunk(key: str, coded: bytes, chunk: Shape3, dtype: np.dtype[Any]) ->
         raw = _BLOSC.decode(body)
     except (RuntimeError, ValueError) as error:
         raise Damaged(key, f"a chunk cannot be decoded ({error})") from None
-    values = np.frombuffer(raw, dtype=dtype)
-    if values.size != int(np.prod(chunk)):
-        raise Damaged(key, f"a chunk holds {values.size} values and not {int(np.prod(chunk))}")
-    return values.reshape(chunk)
+    wanted = int(np.prod(chunk)) * dtype.itemsize
+    if len(raw) != wanted:
+        raise Damaged(key, f"a chunk holds {len(raw)} bytes and not {wanted}")
+    return np.frombuffer(raw, dtype=dtype).reshape(chunk)
 
 
 def shard_chunks(shard: Shape3, chunk: Shape3) -> Iterator[tuple[int, int, int]]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from services.core import layout
-from services.core.catalog import ListedCog, Pointer, Run, Version, segment_of
+from services.core.catalog import ListedCog, Run, Version, segment_of
 from services.core.errors import NotFound, QueryError
 from services.core.grid import Grid
 from services.core.product import Product
@@ -465,47 +465,3 @@ class Items:
     @cached_property
     def _map_segments(self) -> dict[int, str]:
         return segment_of(self.version.maps)
-
-
-def static_collection(version: Version, pointer: Pointer) -> Document:
-    """The copy in storage that STAC browsers read: assets are relative to it."""
-    prefix = f"{version.product.id}/"
-    links: list[Link] = [
-        {"rel": "root", "href": f"../{layout.CATALOG_KEY}", "type": "application/json"},
-        {"rel": "parent", "href": f"../{layout.CATALOG_KEY}", "type": "application/json"},
-        {
-            "rel": "version-history",
-            "href": "./current.json",
-            "type": "application/json",
-            "title": "the pointer to the current version",
-        },
-    ]
-    if pointer.previous is not None:
-        links.append(
-            {
-                "rel": "predecessor-version",
-                "href": f"./versions/{pointer.previous}.json",
-                "type": "application/json",
-            }
-        )
-    document = collection(version, links=links, href=lambda key: f"./{key.removeprefix(prefix)}")
-    document["updated"] = pointer.flipped_at.replace("+00:00", "Z")
-    return document
-
-
-def static_catalog(ids: Iterable[str]) -> Document:
-    """The catalog in storage that names every collection."""
-    return {
-        "type": "Catalog",
-        "stac_version": STAC_VERSION,
-        "id": "cenote",
-        "title": "cenote",
-        "description": "Carbon and groundwater products, published as Zarr and COG.",
-        "links": [
-            {"rel": "root", "href": f"./{layout.CATALOG_KEY}", "type": "application/json"},
-            *(
-                {"rel": "child", "href": f"./{name}/collection.json", "type": "application/json"}
-                for name in sorted(ids)
-            ),
-        ],
-    }

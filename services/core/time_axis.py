@@ -40,7 +40,7 @@ class Step:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read an ISO 8601 duration of one unit, such as ``P1M``, ``P8D``, ``PT1H``."""
-        match = _STEP.match(text)
+        match = _STEP.fullmatch(text)
         if not match:
             raise DeclarationError(f"{text!r} is not an ISO 8601 duration of one unit such as P1M, P1D or PT1H")
         if match["date"]:

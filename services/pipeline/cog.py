@@ -73,7 +73,7 @@ def write_cog(
             LEVEL="9",
             PREDICTOR="YES",
             BLOCKSIZE=BLOCK,
-            OVERVIEWS="AUTO" if min(grid.shape) > BLOCK else "NONE",
+            OVERVIEWS="AUTO" if max(grid.shape) > BLOCK else "NONE",
             OVERVIEW_RESAMPLING=Resampling.average.name.upper(),
             INTERLEAVE="BAND",
             STATISTICS="YES",

@@ -4,7 +4,7 @@ import logging
 
 from services.core import layout, stac
 from services.core.catalog import collection_ids, current_version
-from services.core.errors import StoreError
+from services.core.errors import CenoteError
 from services.core.store import Store
 
 _LOG = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ def refresh(store: Store, product: str) -> None:
         document = stac.collection(version, links=links, href=lambda key: "./" + key.removeprefix(f"{product}/"))
         store.overwrite(layout.collection_key(product), layout.canonical(document))
         store.overwrite(layout.CATALOG_KEY, layout.canonical(_catalog(list(collection_ids(store)))))
-    except StoreError as error:
+    except CenoteError as error:
         _LOG.warning("the static STAC copies of %s were not written: %s", product, error)
 
 

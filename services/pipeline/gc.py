@@ -5,10 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from services.core import layout
-from services.core.catalog import Pointer, Version, read_pointer, read_version
+from services.core.catalog import Pointer, Version, marks_from_bytes, read_pointer, read_version
 from services.core.errors import CollectionNotFound, ObjectMissing, PreconditionFailed, PublishConflict
 from services.core.store import Store
-from services.pipeline.publish import read_marks
 
 KEPT_VERSIONS = 10
 """Newest versions that are kept besides the current, the previous and the pinned ones."""
@@ -59,32 +58,29 @@ def collect(
     if found is None:
         raise CollectionNotFound(f"there is no collection {product!r}")
     moment = now()
-    marks = read_marks(store, product)
+    marks, tag = _read_marks(store, product)
     versions = _versions(store, product)
     listed = {segment for name in _kept(found[0], versions) for segment in read_version(store, product, name).segments}
     written = _last_written(store, product)
-    ripe = {
-        name for name, at in marks.items() if name not in listed and moment - dt.datetime.fromisoformat(at) >= grace
-    }
-    idle_now = {
-        name
-        for name, (last, _) in written.items()
-        if name not in listed and name not in marks and moment - last >= idle
-    }
+    # somebody may have gone on writing to a segment before it was marked and seen: such a mark is dropped
+    unused = {name for name, (last, _) in written.items() if name not in listed and moment - last >= idle}
+    ripe = {name for name in unused & set(marks) if moment - dt.datetime.fromisoformat(marks[name]) >= grace}
+    idle_now = unused - set(marks)
     forgotten = sorted(
         name
         for name in versions
         if ripe & set(_segments(store, product, name)) and name not in _kept(found[0], versions)
     )
-    freed = sum(written[name][1] for name in ripe if name in written)
+    freed = sum(written[name][1] for name in ripe)
     if not dry_run:
         # versions first: a version that is there must be readable
         store.delete([layout.version_key(product, name) for name in forgotten])
         for name in sorted(ripe):
             store.delete([key for key, _, _ in store.list(layout.segment_prefix(product, name))])
-        left = {name: at for name, at in marks.items() if name not in ripe and name not in listed}
+        left = {name: at for name, at in marks.items() if name in unused - ripe}
         left.update({name: moment.isoformat(timespec="seconds") for name in sorted(idle_now)})
-        _write_marks(store, product, left)
+        if left != marks:
+            _write_marks(store, product, left, tag)
     return Collected(
         product=product,
         marked=tuple(sorted(idle_now)),
@@ -123,16 +119,17 @@ def _last_written(store: Store, product: str) -> dict[str, tuple[dt.datetime, in
     return out
 
 
-def _write_marks(store: Store, product: str, marks: dict[str, str]) -> None:
+def _read_marks(store: Store, product: str) -> tuple[dict[str, str], str | None]:
     key = layout.marks_key(product)
     try:
-        old: tuple[bytes, str] | None = store.get_tagged(key)
+        data, tag = store.get_tagged(key)
     except ObjectMissing:
-        old = None
-    data = layout.canonical(marks)
-    if old is None and not marks:
-        return
+        return {}, None
+    return marks_from_bytes(key, data), tag
+
+
+def _write_marks(store: Store, product: str, marks: dict[str, str], tag: str | None) -> None:
     try:
-        store.swap(key, data, None if old is None else old[1])
+        store.swap(layout.marks_key(product), layout.canonical(marks), tag)
     except PreconditionFailed:
         raise PublishConflict(f"another gc of {product} runs at the same time") from None

@@ -28,7 +28,7 @@ class Record:
     """Quantity -> smallest and largest decoded value, number of valid values, number of values."""
 
     masks: dict[str, str] = field(default_factory=dict)
-    """Quantity -> digest of which cells are valid, where the product declares a fixed mask."""
+    """Quantity and region -> digest of which cells are valid, where the product declares a fixed mask."""
 
     def to_bytes(self) -> bytes:
         """The object."""

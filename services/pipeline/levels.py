@@ -10,6 +10,9 @@ from services.core.grid import Grid, Window, windows
 from services.core.quantity import Quantity
 from services.pipeline.zarr import VALID_FRACTION_FULL
 
+FEW = 8
+"""Neighbours up to which adding strided slices measured faster than numpy's reduction along a short axis."""
+
 STRIP_CELLS = 8_000_000
 """Level-0 cells that are held as floats at a time, whatever the size of the map."""
 
@@ -44,13 +47,15 @@ def level_window(
         stored = read(Window(row=top, column=left, height=bottom - top, width=right - left))
         areas = grid.row_areas[top:bottom, np.newaxis]
         valid = ~quantity.missing(stored)
-        values = np.where(valid, stored, 0).astype(np.float64)
-        inside = np.broadcast_to(areas, stored.shape)
-        for target, terms in ((total, values * areas), (weight, valid * areas), (whole, inside)):
-            target[part.rows] = _block_sums(terms, factor, part.shape)
+        # along a row all cells weigh the same, so columns are summed first and weighed after
+        along = _sums(np.where(valid, stored, stored.dtype.type(0)), factor, 1, window.width)
+        counts = _sums(valid, factor, 1, window.width)
+        whole_counts = _sums(np.ones((1, right - left)), factor, 1, window.width)
+        total[part.rows] = _sums(along * areas, factor, 0, part.height)
+        weight[part.rows] = _sums(counts * areas, factor, 0, part.height)
+        whole[part.rows] = _sums(whole_counts * areas, factor, 0, part.height)
     some = weight > 0
     mean = np.divide(total, weight, out=np.zeros_like(total), where=some)
-    # rounding of the sums must not carry a mean past the values it is made of where all of them are equal
     out = _stored(mean, some, quantity)
     share = np.divide(weight, whole, out=np.zeros_like(weight), where=whole > 0)
     fraction = np.clip(np.rint(share * VALID_FRACTION_FULL), 1, VALID_FRACTION_FULL - 1)
@@ -59,13 +64,19 @@ def level_window(
     return out, fraction.astype(np.uint8)
 
 
-def _block_sums(terms: NDArray[np.float64], factor: int, shape: tuple[int, int]) -> NDArray[np.float64]:
-    high, wide = shape[0] * factor, shape[1] * factor
-    if terms.shape != (high, wide):
-        padded = np.zeros((high, wide))
-        padded[: terms.shape[0], : terms.shape[1]] = terms
-        terms = padded
-    sums: NDArray[np.float64] = terms.reshape(shape[0], factor, shape[1], factor).sum(axis=(1, 3))
+def _sums(terms: NDArray[Any], factor: int, axis: int, count: int) -> NDArray[np.float64]:
+    """Sums of ``factor`` neighbours along an axis, ``count`` of them; what lacks at the end counts as 0."""
+    lacking = count * factor - terms.shape[axis]
+    if lacking:
+        terms = np.pad(terms, [(0, lacking if one == axis else 0) for one in (0, 1)])
+    if factor <= FEW:
+        steps = (terms[place::factor] if axis == 0 else terms[:, place::factor] for place in range(factor))
+        out = next(steps).astype(np.float64)
+        for step in steps:
+            out += step
+        return out
+    shape = (count, factor, terms.shape[1]) if axis == 0 else (terms.shape[0], count, factor)
+    sums: NDArray[np.float64] = terms.reshape(shape).sum(axis=axis + 1, dtype=np.float64)
     return sums
 
 

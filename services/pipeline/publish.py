@@ -1,9 +1,8 @@
 """Make a sealed segment visible: write the version, then flip the pointer by one conditional write."""
 
 import datetime as dt
-import json
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from services.core.catalog import (
     ListedCog,
     Pointer,
     Version,
+    read_marks,
     read_pointer,
     read_version,
     runs_of,
@@ -90,17 +90,18 @@ def publish(store: Store, version: Version, *, now: Callable[[], dt.datetime] | 
     """Write a version and make it current.
 
     Raises:
-        PublishConflict: if the pointer no longer names the version's parent, or a listed segment is marked by gc.
+        PublishConflict: if the pointer no longer names the version's parent, or gc has marked or deleted a segment.
         StoreUnavailable: if the store does not answer; whether the flip happened is then read from the pointer.
     """
     store.probe()
     product = version.product.id
     found = read_pointer(store, product)
-    if found is not None and _same_content(store, product, found[0], version):
+    current = None if found is None else read_version(store, product, found[0].version, found[0].sha256)
+    if found is not None and current is not None and _same_content(current, version):
         return Published(version=found[0].version, seq=found[0].seq, changed=False)
     _check_parent(product, None if found is None else found[0], version.parent)
     write_version(store, version)
-    _refuse_marked(store, version)
+    _refuse_collected(store, version, set() if current is None else set(current.segments))
     pointer = _flip(store, product, version.id, version.sha256, found, now)
     copies.refresh(store, product)
     return Published(version=version.id, seq=pointer.seq, changed=True)
@@ -152,7 +153,7 @@ def rollback(store: Store, product: str, version: str, *, now: Callable[[], dt.d
     if found[0].version == version:
         return Published(version=version, seq=found[0].seq, changed=False)
     target = read_version(store, product, version)
-    _refuse_marked(store, target)
+    _refuse_collected(store, target, set())
     pointer = _flip(store, product, target.id, target.sha256, found, now)
     copies.refresh(store, product)
     return Published(version=target.id, seq=pointer.seq, changed=True)
@@ -227,30 +228,26 @@ def _check_parent(product: str, current: Pointer | None, parent: str | None) -> 
         )
 
 
-def _same_content(store: Store, product: str, pointer: Pointer, version: Version) -> bool:
-    there = read_version(store, product, pointer.version, pointer.sha256)
+def _same_content(there: Version, version: Version) -> bool:
     return (
         replace(there, parent=None, provenance={}).to_bytes() == replace(version, parent=None, provenance={}).to_bytes()
     )
 
 
-def _refuse_marked(store: Store, version: Version) -> None:
-    marked = read_marks(store, version.product.id)
-    lost = sorted(set(version.segments) & set(marked))
-    if lost:
-        raise PublishConflict(
-            f"segment {lost[0]} of {version.product.id} is marked for deletion by gc; render again with --fresh, or "
-            "wait until gc is done"
-        )
-
-
-def read_marks(store: Store, product: str) -> dict[str, str]:
-    """Segment -> when gc marked it, ISO 8601 UTC."""
-    try:
-        marks: dict[str, str] = json.loads(store.get(layout.marks_key(product)))
-    except ObjectMissing:
-        return {}
-    return marks
+def _refuse_collected(store: Store, version: Version, kept: Collection[str]) -> None:
+    product = version.product.id
+    marked = read_marks(store, product)
+    for name in sorted(set(version.segments).difference(kept)):
+        if name in marked:
+            raise PublishConflict(
+                f"segment {name} of {product} is marked for deletion by gc; render again with --fresh, or wait until "
+                "gc is done"
+            )
+        try:
+            # asked after the marks were read: gc takes a mark back only when it has deleted
+            store.size(layout.objects_key(product, name))
+        except ObjectMissing:
+            raise PublishConflict(f"segment {name} of {product} was deleted by gc; render again") from None
 
 
 def _statistics(outcome: Outcome, base: Version | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ the client has deadlines of its own.
 """
 
 import base64
-import json
+import ipaddress
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -13,13 +13,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import dask.config
 import numpy as np
 from distributed import Client, Future, LocalCluster, Worker, WorkerPlugin
 
 from services.core import layout
-from services.core.errors import CenoteError, Damaged, InputRefused, ObjectExists, ObjectMissing, Refused, RenderFailed
+from services.core.catalog import read_marks
+from services.core.errors import CenoteError, Damaged, InputRefused, ObjectExists, Refused, RenderFailed
 from services.core.segment import pack_indexes
 from services.core.store import Store
 from services.pipeline.code import Code, this_code
@@ -39,7 +41,7 @@ RETRIES = 3
 
 DASK = {
     "distributed.scheduler.allowed-failures": 10,
-    "distributed.scheduler.no-workers-timeout": "5 min",
+    "distributed.scheduler.no-workers-timeout": "300 s",
     "distributed.scheduler.worker-ttl": "60 s",
     "distributed.comm.retry.count": 3,
     "distributed.comm.timeouts.connect": "30 s",
@@ -98,6 +100,7 @@ def cluster(workers: int, scheduler: str | None = None) -> Iterator[Client | Non
     """
     with dask.config.set(DASK):
         if scheduler is not None:
+            _refuse_plain(scheduler)
             try:
                 client = Client(scheduler, timeout=30)
             except (OSError, TimeoutError, ValueError) as error:
@@ -113,12 +116,27 @@ def cluster(workers: int, scheduler: str | None = None) -> Iterator[Client | Non
                     threads_per_worker=1,
                     processes=True,
                     host="127.0.0.1",
-                    dashboard_address=None,
+                    dashboard_address="127.0.0.1:0",
                     silence_logs=50,
                 ) as local,
                 Client(local) as client,
             ):
                 yield client
+
+
+def _refuse_plain(scheduler: str) -> None:
+    """Refuse an unencrypted connection that leaves this machine: whoever can speak to dask can run any code."""
+    parts = urlsplit(scheduler if "://" in scheduler else f"tcp://{scheduler}")
+    host = parts.hostname or ""
+    try:
+        here = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        here = host == "localhost"
+    if parts.scheme not in {"tls", "wss"} and not here:
+        raise Refused(
+            f"--scheduler {scheduler} is not encrypted and {host or 'its host'} is not this machine: dask runs what it "
+            "is sent, so use tls:// (and dask's distributed.comm.tls settings)"
+        )
 
 
 def run(
@@ -135,15 +153,16 @@ def run(
     Raises:
         RenderFailed: if tasks failed; the others are recorded and are not done again.
         InputRefused: if an input is broken.
+        Refused: if gc is about to delete the segment.
         StoreError: if the store does not do what it must.
     """
     store.probe()
+    if plan.segment in read_marks(store, plan.product.id):
+        raise Refused(
+            f"segment {plan.segment} of {plan.product.id} is marked for deletion by gc; render with --fresh, or wait "
+            "until gc is done"
+        )
     place = Workplace(store, plan, recipe)
-    sealed = read_seal(store, plan)
-    if sealed is not None:
-        progress.note(f"segment {plan.segment} is complete already")
-        statistics = {name: list(values) for name, values in sealed[1]["statistics"].items()}
-        return Outcome(segment=plan.segment, sha256=sealed[0], executed=0, recorded=0, statistics=statistics)
     records = place.ledger.read()
     recorded = len(records)
     if recorded:
@@ -168,7 +187,7 @@ def run(
                 elif isinstance(error, (InputRefused, Damaged)):
                     raise error
                 else:
-                    failures[task.id] = f"{error}" or type(error).__name__
+                    failures[task.id] = str(error) if isinstance(error, CenoteError) else repr(error)
             if failures:
                 some = "; ".join(f"{name}: {why}" for name, why in list(failures.items())[:3])
                 raise RenderFailed(
@@ -206,20 +225,6 @@ def seal(place: Workplace, executed: int = 0, recorded: int = 0) -> Outcome:
     )
 
 
-def read_seal(store: Store, plan: Plan) -> tuple[str, dict[str, Any]] | None:
-    """Digest and content of the plan's objects.json; None while it is not sealed."""
-    key = layout.objects_key(plan.product.id, plan.segment)
-    try:
-        data = store.get(key)
-    except ObjectMissing:
-        return None
-    try:
-        document: dict[str, Any] = json.loads(data)
-    except ValueError as error:
-        raise Damaged(key, f"it is not JSON ({error}); render --fresh starts another segment") from None
-    return layout.digest(data), document
-
-
 def next_attempt(store: Store, plan: Plan) -> Plan:
     """The plan in a segment that nothing was written to yet."""
     prefix = f"{plan.digest[: layout.ID_LENGTH]}-"
@@ -232,7 +237,7 @@ def _seal_document(place: Workplace, records: dict[str, Record]) -> dict[str, An
     plan = place.plan
     objects: dict[str, dict[str, Any]] = {}
     indexes: dict[str, np.ndarray[Any, Any]] = {}
-    masks: dict[str, str] = {}
+    masks = _published_masks(place)
     for name in sorted(records):
         record = records[name]
         for path, (size, sha) in record.objects.items():
@@ -244,10 +249,11 @@ def _seal_document(place: Workplace, records: dict[str, Record]) -> dict[str, An
             for number, text in shards.items():
                 single = np.frombuffer(_unpacked(text), dtype="<u4").reshape(shape[1:])
                 table[number] = single
-        for quantity, mask in record.masks.items():
-            if masks.setdefault(quantity, mask) != mask:
+        for region, mask in record.masks.items():
+            if masks.setdefault(region, mask) != mask:
                 raise InputRefused(
-                    f"{plan.product.id}/{quantity} declares a mask that holds for all periods, and periods differ in it"
+                    f"{plan.product.id}/{region.partition('/')[0]} declares a mask that holds for all periods, and "
+                    "periods differ in it"
                 )
     return {
         "format": layout.SEGMENT_FORMAT,
@@ -260,6 +266,17 @@ def _seal_document(place: Workplace, records: dict[str, Record]) -> dict[str, An
         "masks": masks,
         "statistics": merged_statistics(iter(records[name] for name in sorted(records))),
     }
+
+
+def _published_masks(place: Workplace) -> dict[str, str]:
+    """Masks of the periods that the parent goes on answering for; an empty one where there are none."""
+    plan = place.plan
+    if not plan.product.fixed_mask or not plan.keeps:
+        return {}
+    touched = set(plan.maps.starts)
+    base = place.base
+    kept = [run.segment for run in base.version.maps if set(run.periods.starts) - touched]
+    return dict(base.segment(kept[0]).masks) if kept else {}
 
 
 def _unpacked(text: str) -> bytes:

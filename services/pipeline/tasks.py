@@ -14,7 +14,7 @@ from services.core import layout
 from services.core.catalog import read_version
 from services.core.dataset import Dataset
 from services.core.errors import CenoteError, Damaged, InputRefused, ObjectExists, RenderFailed
-from services.core.grid import Window, windows
+from services.core.grid import Window
 from services.core.quantity import Quantity
 from services.core.segment import StoredArray, normal_index, pack_indexes
 from services.core.shards import decode_chunk, decode_index, encode_shard, index_length
@@ -28,7 +28,7 @@ from services.pipeline.plan import Plan, Task
 from services.pipeline.recipe import Recipe
 
 WHOLE_MAP_BYTES = 256_000_000
-"""Level-0 map up to which a levels task reads it once and keeps it, instead of once per level."""
+"""Level-0 maps of a block up to which a levels task reads them once and keeps them, instead of once per level."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,8 @@ def _maps(place: Workplace, task: Task) -> Record:
             where = place.base.time.starts.index(axis.starts[i])
             values[i] = place.base.read_map(quantity, where, 0, window)
         out.statistics(quantity, values)
+        if plan.product.fixed_mask:
+            out.mask(quantity, window, values)
         out.shard(layout.maps_path(0, quantity.name), (task.block, window.row, window.column), values)
     return out.record()
 
@@ -140,22 +142,18 @@ def _levels(place: Workplace, task: Task) -> Record:
     grid = plan.product.grid
     source = place.stored(layout.maps_path(0, quantity.name))
     out = _Writer(place, task)
-    results: dict[tuple[int, Window], list[tuple[NDArray[Any], NDArray[np.uint8]]]] = {}
-    for time in plan.map_blocks()[task.block]:
-        read = _map_reader(source, time)
-        if plan.product.fixed_mask:
-            out.mask(quantity, read)
-        for level in range(1, grid.levels):
-            for window in grid.level(level).shards():
-                results.setdefault((level, window), []).append(level_window(read, quantity, grid, level, window))
-    for (level, window), pairs in results.items():
-        at = (task.block, window.row, window.column)
-        out.shard(layout.maps_path(level, quantity.name), at, np.stack([values for values, _ in pairs]))
-        fractions = layout.maps_path(level, layout.valid_fraction(quantity.name))
-        if not plan.product.fixed_mask:
-            out.shard(fractions, at, np.stack([share for _, share in pairs]))
-        elif task.block == 0:
-            out.shard(fractions, at, pairs[0][1][np.newaxis])
+    block = plan.map_blocks()[task.block]
+    readers = [_map_reader(source, time, len(block)) for time in block]
+    for level in range(1, grid.levels):
+        for window in grid.level(level).shards():
+            pairs = [level_window(read, quantity, grid, level, window) for read in readers]
+            at = (task.block, window.row, window.column)
+            out.shard(layout.maps_path(level, quantity.name), at, np.stack([values for values, _ in pairs]))
+            fractions = layout.maps_path(level, layout.valid_fraction(quantity.name))
+            if not plan.product.fixed_mask:
+                out.shard(fractions, at, np.stack([share for _, share in pairs]))
+            elif task.block == 0:
+                out.shard(fractions, at, pairs[0][1][np.newaxis])
     return out.record()
 
 
@@ -244,16 +242,16 @@ class _Writer:
             span = [float(v) for v in quantity.decode(ends)]
         self._statistics[quantity.name] = [*span, count, int(stored.size)]
 
-    def mask(self, quantity: Quantity, read: Callable[[Window], NDArray[Any]]) -> None:
-        """Note which cells are valid; every period of a fixed mask must agree."""
-        grid = self._place.plan.product.grid
-        rows = (quantity.missing(read(window)) for window in windows(grid.shape, (512, grid.width)))
-        found = layout.digest(b"".join(np.packbits(row).tobytes() for row in rows))
-        if self._masks.setdefault(quantity.name, found) != found:
+    def mask(self, quantity: Quantity, window: Window, stored: NDArray[Any]) -> None:
+        """Note which cells of a region are valid; every period of a fixed mask must agree."""
+        missing = quantity.missing(stored)
+        if (missing != missing[0]).any():
             raise InputRefused(
                 f"{self._place.plan.product.id}/{quantity.name} declares a mask that holds for all periods, and "
                 f"periods of block {self._task.block} differ in it"
             )
+        name = f"{quantity.name}/{window.row}/{window.column}"
+        self._masks[name] = layout.digest(np.packbits(missing[0]).tobytes())
 
     def record(self) -> Record:
         """The record of the task."""
@@ -266,9 +264,9 @@ class _Writer:
         )
 
 
-def _map_reader(source: StoredArray, time: int) -> Callable[[Window], NDArray[Any]]:
+def _map_reader(source: StoredArray, time: int, readers: int = 1) -> Callable[[Window], NDArray[Any]]:
     _, height, width = source.layout.shape
-    if height * width * source.dtype.itemsize > WHOLE_MAP_BYTES:
+    if height * width * source.dtype.itemsize * readers > WHOLE_MAP_BYTES:
         return lambda window: source.read([time], window)[0]
     whole = source.read([time], Window(row=0, column=0, height=height, width=width))[0]
     return lambda window: whole[window.rows, window.columns]

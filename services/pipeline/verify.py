@@ -79,7 +79,7 @@ def verify(
         objects += len(segment.objects) + 1
         total += segment.bytes
         findings += _check_objects(store, segment)
-    for name, sha256 in sorted(_models(version).items()):
+    for name, sha256 in sorted(_models(version)):
         objects += 1
         findings += _check_one(store, layout.model_key(name, sha256), None, sha256)
     if not findings:
@@ -95,11 +95,9 @@ def verify(
     )
 
 
-def _models(version: Version) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for origin in version.provenance.values():
-        found.update(origin.get("models", {}))
-    return found
+def _models(version: Version) -> set[tuple[str, str]]:
+    # an append may have been computed with a newer model of the same name: both are part of the version
+    return {pair for origin in version.provenance.values() for pair in origin.get("models", {}).items()}
 
 
 def _check_objects(store: Store, segment: Segment) -> Iterator[Finding]:

@@ -251,6 +251,7 @@ def _fraction_array(
         "add_offset": 0.0,
         "cell_methods": "area: mean",
         "grid_mapping": "spatial_ref",
+        "coordinates": "spatial_ref",
     }
     # 0 is both "nothing valid" and the fill of a chunk left out: the two say the same, so no _FillValue is set
     path = layout.maps_path(level, layout.valid_fraction(quantity.name))

@@ -182,7 +182,7 @@ class Earth:
     ) -> Field:
         sine = np.sin(np.radians(LATITUDES))
         gradient = 1.1 * np.tanh(LATITUDES / 22)
-        cycle = np.cos(2 * np.pi * (phase - 0.31)) + 0.3 * np.cos(4 * np.pi * (phase - 0.12))
+        cycle = np.cos(2 * np.pi * (phase - 0.26)) + 0.35 * np.cos(4 * np.pi * (phase - 0.42))
         season = (3.0 * _smoothstep(0, 62, LATITUDES) - 0.5 * _smoothstep(0, -50, LATITUDES)) * cycle
         growing = 1 / (1 + np.exp((287 - temperature) / 4))
         uptake = -2.4 * vegetation * growing

@@ -86,7 +86,7 @@ def write_inputs(
 
 def months_of(span: tuple[str, str]) -> list[np.datetime64]:
     """The months of a span, datetime64[M]."""
-    return list(np.arange(np.datetime64(span[0], "M"), np.datetime64(span[1], "M") + 1))
+    return list(np.arange(np.datetime64(span[0], "M"), np.datetime64(span[1], "M") + np.timedelta64(1, "M")))
 
 
 def _write_all(directory: Path, earth: Earth, months: list[np.datetime64]) -> Iterator[tuple[str, int]]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -124,13 +125,7 @@ def exact_axis(name: str, label: str, centres: NDArray[Any], precision: float | 
     step = (values[-1] - values[0]) / (values.size - 1)
     limit = abs(step) * float(UNEVEN)
     _check_even(name, label, values, step, limit)
-    exact = [Fraction(float(value)) for value in values]
-    tolerance = min(max(finest, 1e-15), limit)
-    found = _axis_within(exact, Fraction(tolerance), whole)
-    while found is None and tolerance < limit:
-        tolerance = min(tolerance * 10, limit)
-        found = _axis_within(exact, Fraction(tolerance), whole)
-    return found or _plainest(exact, Fraction(min(max(finest, 1e-15), limit)), Fraction(limit))
+    return _fitted(values.tobytes(), min(max(finest, 1e-15), limit), limit, whole)
 
 
 def placed(name: str, longitudes: Axis, latitudes: Axis) -> tuple[Grid, Layout]:
@@ -200,13 +195,36 @@ def _check_even(name: str, label: str, values: NDArray[np.float64], step: float,
         )
 
 
-def _axis_within(values: list[Fraction], tolerance: Fraction, whole: Fraction) -> Axis | None:
-    count = len(values)
-    span = values[-1] - values[0]
-    low, high = (span - 2 * tolerance) / (count - 1), (span + 2 * tolerance) / (count - 1)
+@lru_cache(maxsize=64)  # the files of a set have the same coordinates
+def _fitted(coordinates: bytes, finest: float, limit: float, whole: Fraction) -> Axis:
+    values = np.frombuffer(coordinates)
+    tolerances = [finest]
+    while tolerances[-1] < limit:
+        tolerances.append(min(tolerances[-1] * 10, limit))
+    for tolerance in tolerances:
+        found = _axis_within(values, Fraction(tolerance), Fraction(limit), whole)
+        if found is not None:
+            return found
+    count = values.size
+    first, span = Fraction(float(values[0])), Fraction(float(values[-1])) - Fraction(float(values[0]))
+    slack = Fraction(finest)
+    return Axis(
+        first=simplest(first - slack, first + slack),
+        step=simplest((span - slack) / (count - 1), (span + slack) / (count - 1)),
+        count=count,
+    )
+
+
+def _axis_within(values: NDArray[np.float64], tolerance: Fraction, limit: Fraction, whole: Fraction) -> Axis | None:
+    count = values.size
+    span = Fraction(float(values[-1])) - Fraction(float(values[0]))
     sign = 1 if span > 0 else -1
-    closing = [sign * whole / count, sign * whole / (count - 1)]
-    steps = [step for step in closing if low <= step <= high]
+    steps = [
+        step
+        for step in (sign * whole / count, sign * whole / (count - 1))
+        if abs(step * (count - 1) - span) <= min(2 * tolerance, limit)
+    ]
+    low, high = (span - 2 * tolerance) / (count - 1), (span + 2 * tolerance) / (count - 1)
     simple = simplest(low, high)
     if simple and simple.denominator**2 * (high - low) < BY_CHANCE:
         steps.append(simple)
@@ -217,24 +235,20 @@ def _axis_within(values: list[Fraction], tolerance: Fraction, whole: Fraction) -
     return None
 
 
-def _first_within(values: list[Fraction], step: Fraction, tolerance: Fraction) -> Fraction | None:
-    offsets = [value - number * step for number, value in enumerate(values)]
-    low, high = max(offsets) - tolerance, min(offsets) + tolerance
+def _first_within(values: NDArray[np.float64], step: Fraction, tolerance: Fraction) -> Fraction | None:
+    """The first centre that is meant, such that all lie within the tolerance; None if none is."""
+    offsets = values - float(step) * np.arange(values.size)
+    ends = [Fraction(float(values[at])) - int(at) * step for at in (offsets.argmax(), offsets.argmin())]
+    low, high = max(ends) - tolerance, min(ends) + tolerance
     if low > high:
         return None
-    # grids are drawn from a round edge or from a round centre: the rounder of the two is meant
-    centre, edge = simplest(low, high), simplest(low - step / 2, high - step / 2)
-    return centre if centre.denominator <= edge.denominator else edge + step / 2
-
-
-def _plainest(values: list[Fraction], finest: Fraction, limit: Fraction) -> Axis:
-    count = len(values)
-    span = values[-1] - values[0]
-    step = simplest((span - finest) / (count - 1), (span + finest) / (count - 1))
-    # the ends lie on the line by construction; what lies beside it is at most what evenness allows
-    first = _first_within(values, step, limit + finest)
-    return Axis(first=values[0] if first is None else _nearer(values[0], finest), step=step, count=count)
-
-
-def _nearer(value: Fraction, finest: Fraction) -> Fraction:
-    return simplest(value - finest, value + finest)
+    # grids are cut from grids of the whole globe: an edge or a centre on a multiple of the step is meant
+    half = abs(step) / 2
+    multiple = -(-low // half) * half
+    if multiple <= high and 2 * tolerance / half < BY_CHANCE:
+        return multiple
+    # else from a round edge or from a round centre: the rounder of the two
+    centre, edge = simplest(low, high), simplest(low - half, high - half)
+    first = centre if centre.denominator <= edge.denominator else edge + half
+    roundest = min(centre.denominator, edge.denominator)
+    return first if roundest**2 * 2 * tolerance < BY_CHANCE else None

@@ -1,1 +1,1 @@
-"""."""
+"""How good published values are: metrics and reports."""

@@ -1,19 +1,39 @@
-"""A real Chromium, driven by the W3C WebDriver protocol that chromedriver speaks: JSON over HTTP."""
+"""A real Chromium, driven by the WebDriver protocol (JSON over HTTP) of chromedriver, and a service to look at."""
 
+import asyncio
 import base64
 import contextlib
 import json
 import shutil
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+import uvicorn
+from numpy.typing import NDArray
+
+from services.core.catalog import Version, current_version, read_pointer
+from services.core.grid import Grid, Window
+from services.core.product import Product
+from services.core.quantity import Quantity
+from services.core.settings import Settings, StoreSettings
+from services.core.store import Store
+from services.core.style import Style
+from services.core.time_axis import TimeAxis
+from services.pipeline.code import this_code
+from services.pipeline.plan import plan
+from services.pipeline.publish import compose, publish
+from services.pipeline.recipe import Input
+from services.pipeline.run import run
+from tiler.app import create_app
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
@@ -31,7 +51,14 @@ FLAGS = (
     "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader",
 )
-KEYS = {"Enter": "\ue007", "Escape": "\ue00c", "ArrowLeft": "\ue012", "ArrowRight": "\ue014", "Space": " ", "Tab": "\ue004"}
+KEYS = {
+    "Enter": "\ue007",
+    "Escape": "\ue00c",
+    "ArrowLeft": "\ue012",
+    "ArrowRight": "\ue014",
+    "Space": " ",
+    "Tab": "\ue004",
+}
 
 
 @dataclass(kw_only=True)
@@ -44,7 +71,7 @@ class Browser:
     seen: list[dict[str, Any]] = field(default_factory=list)
     """DevTools events so far."""
 
-    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:  # noqa: ANN401 - JSON
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """One WebDriver command; fails with the browser's own message."""
         answer = self.session.request(method, path, json=body if method == "POST" else None)
         value = answer.json()["value"]
@@ -56,17 +83,19 @@ class Browser:
         """Go to an address and wait for its load event."""
         self.call("POST", "/url", {"url": url})
 
-    def js(self, body: str, *arguments: object) -> Any:  # noqa: ANN401 - JSON
+    def js(self, body: str, *arguments: object) -> Any:
         """The value that the body of a function returns in the page."""
         return self.call("POST", "/execute/sync", {"script": body, "args": list(arguments)})
 
-    def wait(self, expression: str, seconds: float = 20.0) -> Any:  # noqa: ANN401 - JSON
+    def wait(self, expression: str, seconds: float = 20.0) -> Any:
         """Wait until an expression is true in the page; its value."""
         deadline = time.monotonic() + seconds
         while not (value := self.js(f"return {expression}")):
             if time.monotonic() > deadline:
                 said = self.js("return document.getElementById('says')?.textContent")
-                pytest.fail(f"{expression} was not true within {seconds} s; the page says {said!r}; {self.complaints()}")
+                pytest.fail(
+                    f"{expression} was not true within {seconds} s; the page says {said!r}; {self.complaints()}"
+                )
             time.sleep(0.05)
         return value
 
@@ -84,9 +113,7 @@ class Browser:
 
     def press(self, *keys: str) -> None:
         """Press and release keys, one after the other, wherever the focus is."""
-        actions = [
-            {"type": kind, "value": KEYS.get(key, key)} for key in keys for kind in ("keyDown", "keyUp")
-        ]
+        actions = [{"type": kind, "value": KEYS.get(key, key)} for key in keys for kind in ("keyDown", "keyUp")]
         self.call("POST", "/actions", {"actions": [{"type": "key", "id": "keys", "actions": actions}]})
 
     def press_on(self, selector: str) -> None:
@@ -103,7 +130,7 @@ class Browser:
         """Prefer ``light`` or ``dark`` colours."""
         self.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
 
-    def devtools(self, command: str, **parameters: object) -> Any:  # noqa: ANN401 - JSON
+    def devtools(self, command: str, **parameters: object) -> Any:
         """A DevTools command."""
         return self.call("POST", "/goog/cdp/execute", {"cmd": command, "params": parameters})
 
@@ -122,7 +149,7 @@ class Browser:
         return [event["request"]["url"] for event in self.events("Network.requestWillBeSent")]
 
     def complaints(self) -> list[str]:
-        """What the browser's console complained about since it was last asked: errors, policy violations, failed loads."""
+        """What the console complained about since it was last asked: errors, policy violations, failed loads."""
         return [entry["message"] for entry in self.call("POST", "/se/log", {"type": "browser"})]
 
     def forget(self) -> None:
@@ -190,6 +217,13 @@ def window(chromedriver: tuple[str, str], tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture
+def blind_browser(chromedriver: tuple[str, str], tmp_path: Path) -> Iterator[Browser]:
+    """A browser that has no WebGL."""
+    with start(*chromedriver, tmp_path, "--disable-3d-apis") as browser:
+        yield browser
+
+
+@pytest.fixture
 def browser(window: Browser) -> Browser:
     """The browser, on an empty page and with nothing remembered of the test before."""
     window.open("about:blank")
@@ -197,3 +231,189 @@ def browser(window: Browser) -> Browser:
     window.scheme("light")
     window.forget()
     return window
+
+
+type Field = Callable[[int, NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
+"""Values at a period's place, latitudes ``(y, 1)`` and longitudes ``(1, x)``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Formula:
+    """A recipe whose values follow from where and when they are."""
+
+    product: Product
+    time: TimeAxis
+    fields: dict[str, Field]
+
+    def periods(self) -> TimeAxis:
+        return self.time
+
+    def inputs(self) -> tuple[Input, ...]:
+        return ()
+
+    def models(self) -> Mapping[str, str]:
+        return {"formula": "0123456789abcdef" * 4}
+
+    def model_directories(self) -> Mapping[str, Path]:
+        return {}
+
+    def facts(self) -> Mapping[str, Any]:
+        return {}
+
+    def compute(self, periods: TimeAxis, window: Window) -> dict[str, NDArray[Any]]:
+        grid = self.product.grid
+        y, x = grid.latitudes[window.rows, np.newaxis], grid.longitudes[np.newaxis, window.columns]
+        places = [self.time.starts.index(start) for start in periods.starts]
+        zeros = np.zeros((len(y), x.shape[1]))
+        return {
+            quantity.name: quantity.pack(
+                np.stack([self.fields[quantity.name](place, y, x) + zeros for place in places])
+            )
+            for quantity in self.product.quantities
+        }
+
+
+class Quiet:
+    """Progress that nobody watches."""
+
+    def start(self, stage: str, total: int, done: int) -> None:
+        pass
+
+    def advance(self, stage: str, task: str) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+
+def publish_formula(store: Store, recipe: Formula) -> Version:
+    """Render and publish."""
+    current = None if read_pointer(store, recipe.product.id) is None else current_version(store, recipe.product.id)[1]
+    work = plan(
+        product=recipe.product,
+        available=recipe.time,
+        current=current,
+        code=this_code(),
+        models=dict(recipe.models()),
+        periods="../.." if current else None,
+    )
+    version = compose(work, run(store, work, recipe, None, Quiet()), current)
+    publish(store, version)
+    return version
+
+
+MARKUP = "Halves <img src=x onerror=window.broken=1> & <b>more</b>"
+
+
+def halves(title: str = MARKUP, rise: float = 0.5) -> Formula:
+    """West 10, east 30, both rising with each month; missing south of 60 S; one month is absent."""
+    product = Product(
+        id="halves",
+        title=title,
+        description="Made up **for the tests**.\n\n"
+        "- one [kind](https://example.org/) of link\n- [another](javascript:broken)",
+        grid=Grid.of(west=-180, north=90, step_x="1", width=360, height=180),
+        step="P1M",
+        quantities=(
+            Quantity(
+                name="level",
+                units="1e-6",
+                long_name="level of halves",
+                dtype="int16",
+                scale_factor=0.01,
+                fill_value=-32768,
+                style=Style(colormap_name="viridis", minimum=0.0, maximum=50.0),
+            ),
+            Quantity(
+                name="level_uncertainty",
+                units="1e-6",
+                long_name="standard uncertainty of level",
+                dtype="int16",
+                scale_factor=0.01,
+                fill_value=-32768,
+                role="uncertainty",
+                ancillary_of="level",
+            ),
+        ),
+        synthetic=True,
+    )
+    every = TimeAxis.regular("2015-01", "P1M", 25)
+    kept = every.take([place for place in range(25) if place != 7])
+    middles = kept.bounds.astype("datetime64[us]").astype(np.int64).mean(axis=1).astype(np.int64)
+    time = TimeAxis(step=kept.step, starts=kept.starts, times=tuple(middles.tolist()))
+
+    def level(place: int, y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.where(y < -60, np.nan, np.where(x < 0, 10.0, 30.0) + place * rise)
+
+    def spread(place: int, y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
+        return level(place, y, x) * 0 + 1.25
+
+    return Formula(product=product, time=time, fields={"level": level, "level_uncertainty": spread})
+
+
+def pacific() -> Formula:
+    """A grid across the antimeridian, hourly over three days: values tell their longitude, 0..360."""
+    product = Product(
+        id="pacific",
+        title="Pacific",
+        description="Across the antimeridian.",
+        grid=Grid.of(west=165, north="20", step_x="1/2", width=60, height=60),
+        step="PT1H",
+        quantities=(Quantity(name="east", units="g m-2 s-1", long_name="how far east"),),
+        series_block=None,
+        map_block=24,
+        cog_period=None,
+    )
+    return Formula(
+        product=product,
+        time=TimeAxis.regular("2001-01-30T06", "PT1H", 72),
+        fields={"east": lambda place, y, x: x % 360 + place + y * 0},
+    )
+
+
+@pytest.fixture(scope="session")
+def store() -> Store:
+    """A store with the two published collections."""
+    store = Store.open("memory://browser-tests", StoreSettings())
+    for recipe in (halves(), pacific()):
+        publish_formula(store, recipe)
+    return store
+
+
+@contextlib.contextmanager
+def serving(store: Store) -> Iterator[str]:
+    """The service over a store on a socket of loopback; yields its address."""
+    server = uvicorn.Server(uvicorn.Config(create_app(Settings(store=store.url), store), log_level="warning"))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
+        thread.start()
+        try:
+            while not server.started:
+                time.sleep(0.01)
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(timeout=20)
+
+
+@pytest.fixture(scope="session")
+def served(store: Store) -> Iterator[str]:
+    """Address of the service."""
+    with serving(store) as address:
+        yield address
+
+
+@pytest.fixture
+def empty_service() -> Iterator[str]:
+    """Address of a service over a store with nothing in it."""
+    with serving(Store.open("memory://browser-empty", StoreSettings())) as address:
+        yield address
+
+
+@pytest.fixture
+def changing_service() -> Iterator[tuple[str, Callable[[str, float], Version]]]:
+    """Address of a service over a store of its own, and a function that publishes to it with a title and a rise."""
+    store = Store.open("memory://browser-changing", StoreSettings())
+    with serving(store) as address:
+        yield address, lambda title, rise: publish_formula(store, halves(title, rise))

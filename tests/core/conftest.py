@@ -18,15 +18,15 @@ REFUSALS = {
     "404": (404, "NoSuchKey"),
     "409": (409, "ConditionalRequestConflict"),
 }
-FAULTS = {*REFUSALS, "reset", "stall", "truncate", "stall-body", "lost", "flip", "flip-sent"}
+FAULTS = {*REFUSALS, "reset", "stall", "truncate", "stall-body", "lost", "trickle", "flip", "flip-sent", "pass"}
 
 
 class FaultProxy(ThreadingHTTPServer):
     """Forward requests to an S3 server, but for those that a fault is planned for.
 
-    Faults: an HTTP status; ``reset`` before anything was done; ``stall`` for ever; ``truncate`` and ``stall-body`` in the
-    middle of the answer's body; ``lost`` (done, but the connection is reset instead of the answer); ``flip`` a bit of
-    the answer's body or, ``flip-sent``, of the request's.
+    Faults: an HTTP status; ``reset`` before anything was done; ``stall`` for ever; ``truncate`` and ``stall-body`` in
+    the middle of the answer's body, or ``trickle`` through it byte by byte; ``lost`` (done, but the connection is reset
+    instead of the answer); ``flip`` a bit of the answer's body or, ``flip-sent``, of the request's; ``pass`` is none.
     """
 
     daemon_threads = True
@@ -85,10 +85,16 @@ class _Handler(BaseHTTPRequestHandler):
             if fault == "stall-body":
                 self.server.closing.wait()
             self.reset()
+        elif fault == "trickle":
+            self.answer(status, headers, body, 0)
+            for byte in body:
+                if self.server.closing.wait(0.1):
+                    break
+                self.wfile.write(bytes([byte]))
         else:
             self.answer(status, headers, flipped(body) if fault == "flip" else body)
 
-    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = forward
+    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = forward  # noqa: N815 - the names that http.server calls
 
     def ask_upstream(self, sent: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         connection = http.client.HTTPConnection(self.server.upstream, timeout=30)

@@ -2,16 +2,16 @@
 
 import { address } from "./ask.js";
 import { byId, element, link } from "./element.js";
+import { prose } from "./prose.js";
 
 /** Fill the card's account of a collection. */
 export function drawAbout(collection) {
-  const paragraphs = collection.description.split(/\n\s*\n/).map((text) => element("p", {}, text.replace(/\s+/g, " ").trim()));
   const { periods } = collection;
   const facts = [
-    ["Periods", periods.length > 1 ? `${periods.label(0)} to ${periods.label(periods.length - 1)}, ${periods.length}` : periods.length ? periods.label(0) : null],
+    ["Periods", periods.length > 1 ? `${periods.label(0)} to ${periods.label(periods.length - 1)} (${periods.length})` : periods.length ? periods.label(0) : null],
     ["Cell", collection.cell ? `${degrees(collection.cell[0])} × ${degrees(collection.cell[1])}` : null],
     ["Version", collection.version],
-    ["Model", collection.model],
+    ["Model", collection.models.join(", ")],
     ["Licence", collection.license],
     ["Cite as", collection.citation],
   ];
@@ -22,7 +22,7 @@ export function drawAbout(collection) {
     list.append(element("dt", {}, "From"), element("dd", {}, ...names));
   }
   const sources = element("p", { className: "quiet" }, link(address(`/collections/${collection.id}`), "STAC collection"), " · coastlines: Natural Earth · map: MapLibre");
-  byId("about").replaceChildren(...paragraphs, list, sources);
+  byId("about").replaceChildren(...prose(collection.description), list, sources);
 }
 
 function degrees(size) {

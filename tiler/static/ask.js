@@ -12,7 +12,7 @@ export function address(path, query = {}) {
   return `${root}${path}${text ? `?${text}` : ""}`;
 }
 
-/** The JSON document at an address, and the headers it came with. */
+/** The JSON document at an address. */
 export async function ask(url, signal) {
   let response;
   try {
@@ -23,7 +23,7 @@ export async function ask(url, signal) {
   }
   if (!response.ok) throw new Refusal(await sentence(response));
   try {
-    return { document: await response.json(), headers: response.headers };
+    return await response.json();
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Refusal("The service answered with something that is not JSON.");

@@ -1,20 +1,15 @@
 /* What is published, from the service's STAC collections. */
 
 import { address, ask } from "./ask.js";
-import { Periods, instantOf, regular } from "./periods.js";
+import { Periods, instantOf } from "./periods.js";
 
 const SIZE = 512;
+const BEYOND = 4;
 
 /** All collections, sorted by title. */
 export async function readCollections() {
-  const found = [];
-  let url = address("/collections");
-  while (url) {
-    const { document } = await ask(url);
-    found.push(...document.collections);
-    url = document.links?.find((link) => link.rel === "next")?.href;
-  }
-  return found.map((entry) => ({ id: entry.id, title: entry.title ?? entry.id })).sort((a, b) => a.title.localeCompare(b.title));
+  const { collections } = await ask(address("/collections"));
+  return collections.map((entry) => ({ id: entry.id, title: entry.title ?? entry.id })).sort((a, b) => a.title.localeCompare(b.title));
 }
 
 /**
@@ -22,20 +17,18 @@ export async function readCollections() {
  * answered from that one, so that map, legend and series agree.
  */
 export async function readCollection(id) {
-  const { document: stac } = await ask(address(`/collections/${encodeURIComponent(id)}`));
+  const stac = await ask(address(`/collections/${encodeURIComponent(id)}`));
   const version = stac.version;
   const dimensions = stac["cube:dimensions"] ?? {};
-  const variables = Object.entries(stac["cube:variables"] ?? {}).map(([name, said]) => ({
+  const variables = Object.entries(stac.parameter_names ?? {}).map(([name, said]) => ({
     name,
-    title: said.title ?? said.description ?? name,
-    unit: said.unit ?? "1",
-    role: said["cenote:role"] ?? "value",
+    title: said.label ?? name,
+    unit: said.unit?.symbol?.value ?? "1",
+    role: said["cenote:role"],
     ancillaryOf: said["cenote:ancillary_of"] ?? null,
-    render: stac.renders?.[name] ?? null,
   }));
   for (const variable of variables) {
     variable.spread = variables.find((other) => other.role === "uncertainty" && other.ancillaryOf === variable.name) ?? null;
-    variable.range = variable.render?.rescale?.[0] ?? null;
   }
   const cell = [dimensions.x?.step, dimensions.y?.step].map((step) => Math.abs(Number(step)));
   return {
@@ -45,50 +38,45 @@ export async function readCollection(id) {
     title: stac.title ?? stac.id,
     description: stac.description ?? "",
     synthetic: stac["cenote:synthetic"] === true,
-    model: stac["cenote:model"] ?? null,
+    models: Object.entries(stac["cenote:models"] ?? {}).map(([name, digest]) => `${name}@${digest.slice(0, 12)}`),
     license: stac.license ?? null,
     citation: stac["sci:citation"] ?? null,
     providers: stac.providers ?? [],
     bounds: stac.extent.spatial.bbox[0],
     cell: cell.every((size) => size > 0) ? cell : null,
     variables,
-    periods: readPeriods(dimensions.time),
+    periods: readPeriods(stac),
   };
 }
 
-/** How the tiles of a variable are asked for, and the colours they are drawn in. */
+/** How the tiles of a variable are asked for, and its legend. */
 export async function readTiles(collection, variable) {
-  const [{ document: tilejson }, colours] = await Promise.all([
-    ask(address(`${collection.path}/WebMercatorQuad/tilejson.json`, { variable: variable.name, tilesize: SIZE })),
-    readColours(variable.render?.colormap_name),
+  const query = { variable: variable.name };
+  const [tilejson, legend] = await Promise.all([
+    ask(address(`${collection.path}/WebMercatorQuad/tilejson.json`, query)),
+    ask(address(`${collection.path}/legend`, query)),
   ]);
-  const [path, query = ""] = tilejson.tiles[0].split("?");
+  // Not the addresses that the document gives: behind a proxy that says nothing of itself they name another origin.
+  const tiles = `${location.origin}${address(`${collection.path}/tiles/WebMercatorQuad`)}/{z}/{x}/{y}.png`;
   return {
-    at: (period) => {
-      const search = new URLSearchParams(query);
-      search.set("datetime", period);
-      return `${path}?${search}`;
-    },
+    at: (period) => `${tiles}?${new URLSearchParams({ ...query, datetime: period, tilesize: SIZE })}`,
     size: SIZE,
     bounds: tilejson.bounds,
     minzoom: tilejson.minzoom,
-    maxzoom: tilejson.maxzoom,
-    colours,
+    // The service draws beyond the native zoom too: cells get true edges, where stretching its tiles would blur them.
+    maxzoom: Math.min(tilejson.maxzoom + BEYOND, 22),
+    legend: { low: legend.minimum, high: legend.maximum, colours: legend.colors },
   };
 }
 
-async function readColours(name) {
-  if (!name) return [];
-  const { document } = await ask(address(`/colorMaps/${encodeURIComponent(name)}`));
-  const indices = Object.keys(document).map(Number).sort((a, b) => a - b);
-  const every = Math.max(1, Math.floor(indices.length / 32));
-  return indices.filter((_, i) => i % every === 0 || i === indices.length - 1).map((i) => `rgb(${document[i].slice(0, 3).join(" ")})`);
-}
-
-function readPeriods(dimension) {
-  if (!dimension) return new Periods([], "P1D");
-  const step = dimension.step ?? "P1D";
-  if (dimension.values) return new Periods(dimension.values.map(instantOf), step);
-  const [first, last] = dimension.extent.map(instantOf);
-  return new Periods(regular(first, last, step), step);
+/**
+ * The periods of a collection. Its values are the times that the source gave them, anywhere from a period's start to
+ * its end; long axes are told as runs of starts, `R<count>/<start>/<step>`.
+ */
+function readPeriods(stac) {
+  const step = stac["cenote:step"];
+  const { values, interval } = stac.extent.temporal;
+  const runs = values.map((value) => /^R(\d+)\/([^/]+)\//.exec(value));
+  if (runs.every(Boolean)) return Periods.ofRuns(runs.map(([, count, start]) => [instantOf(start), Number(count)]), step);
+  return Periods.ofTimes(values.map(instantOf), instantOf(interval[0][0]), step);
 }

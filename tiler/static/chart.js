@@ -32,7 +32,7 @@ export class Chart {
     const options = {
       width: this.box.clientWidth,
       height: this.box.clientHeight,
-      padding: [10, 12, 0, 0],
+      padding: [6, 12, 0, 0],
       legend: { show: false },
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
       cursor: { y: false, points: { size: 7 }, drag: { x: true, y: false, dist: 6 } },
@@ -40,7 +40,7 @@ export class Chart {
       series,
       bands: spread ? [{ series: [3, 2], fill: ink("--band") }] : [],
       axes: [
-        { ...axis, grid: { show: false }, space: 56, size: 28, values: TIMES },
+        { ...axis, grid: { show: false }, space: 56, size: 40, gap: 4, values: TIMES },
         {
           ...axis,
           size: (_, labels) => 14 + Math.max(12, ...(labels ?? []).map((label) => label.length * 6.3)),

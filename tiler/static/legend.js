@@ -4,14 +4,12 @@ import { byId, element } from "./element.js";
 import { number, places, rounds, unit } from "./units.js";
 
 /** Draw the legend of a variable; `colours` are CSS colours from the lowest to the highest value. */
-export function drawLegend(variable, colours) {
+export function drawLegend(variable, { low, high, colours }) {
   const figure = byId("legend");
-  figure.hidden = !variable.range || colours.length === 0;
-  if (figure.hidden) return;
-  const [low, high] = variable.range;
+  figure.hidden = false;
   byId("legend-title").textContent = variable.title;
   byId("legend-unit").textContent = unit(variable.unit);
-  byId("ramp").style.background = `linear-gradient(to right, ${colours.join(", ")})`;
+  byId("ramp").style.background = `linear-gradient(to right, ${sampled(colours).join(", ")})`;
   const values = rounds(low, high, 5);
   const decimals = places(values);
   const ticks = values.map((value) => {
@@ -24,4 +22,10 @@ export function drawLegend(variable, colours) {
   });
   byId("ticks").replaceChildren(...ticks);
   figure.setAttribute("aria-label", `${variable.title}, ${number(low, decimals)} to ${number(high, decimals)} ${unit(variable.unit)}`);
+}
+
+/** Enough of them for a smooth bar: a browser's gradient blends in between. */
+function sampled(colours) {
+  const every = Math.max(1, Math.floor(colours.length / 48));
+  return colours.filter((_, i) => i % every === 0 || i === colours.length - 1);
 }

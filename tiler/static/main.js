@@ -19,11 +19,21 @@ const state = { collection: null, variable: null, tiles: null, at: 0, point: nul
 let turn = 0;
 let silence = 0;
 
-const world = canDraw()
-  ? new World({ view: readLocation().view, globe: readLocation().globe, pick: visit, moved: remember, says: say })
-  : null;
+const world = openWorld();
 const timeline = new Timeline(showPeriod);
 const panel = new Panel({ pick: (at) => showPeriod(at, {}), close: leave, found: outline });
+
+/** The map, or null where the browser cannot draw one: all the rest works without it. */
+function openWorld() {
+  if (!canDraw()) return null;
+  const { view, globe } = readLocation();
+  try {
+    return new World({ view, globe, pick: visit, moved: remember, says: say });
+  } catch (error) {
+    console.warn(error);
+    return null;
+  }
+}
 
 function say(text) {
   const box = byId("says");
@@ -63,11 +73,11 @@ async function showCollection(id, { variable, period, point, fit = true } = {}) 
   byId("variable").replaceChildren(...collection.variables.map((one) => element("option", { value: one.name }, one.title)));
   byId("variable").value = chosen.name;
   drawAbout(collection);
-  drawLegend(chosen, tiles.colours);
+  drawLegend(chosen, tiles.legend);
   timeline.over(periods, at);
   world?.clear();
   if (fit) world?.fit(collection.bounds, room());
-  if (point !== undefined) state.point = point;
+  state.point = point ?? state.point;
   if (state.point) visit(state.point);
   await showPeriod(at, {});
 }
@@ -78,7 +88,7 @@ async function showVariable(name) {
   const tiles = await readTiles(state.collection, variable);
   if (mine !== turn) return;
   Object.assign(state, { variable, tiles });
-  drawLegend(variable, tiles.colours);
+  drawLegend(variable, tiles.legend);
   if (state.point) visit(state.point);
   await showPeriod(state.at, {});
 }
@@ -95,7 +105,9 @@ async function showPeriod(at, { playing = false }) {
   remember();
   if (!playing) byId("status").textContent = periods.label(at);
   await world?.show(frame(at));
-  if (state.at !== at || at === before) return;
+  if (state.at !== at) return;
+  byId("map").dataset.drawn = periods.id(at);
+  if (at === before) return;
   const next = playing ? (at + 1) % periods.length : at + forward;
   if (next >= 0 && next < periods.length) world?.expect(frame(next));
 }
@@ -103,13 +115,13 @@ async function showPeriod(at, { playing = false }) {
 function frame(at) {
   const { collection, variable, tiles } = state;
   const { periods } = collection;
-  return { ...tiles, key: `${collection.path} ${variable.name} ${periods.id(at)}`, tiles: tiles.at(periods.query(at)) };
+  return { ...tiles, key: `${collection.path} ${variable.name} ${periods.id(at)}`, tiles: tiles.at(periods.id(at)) };
 }
 
 /** Show the series of a place. */
 function visit(point) {
-  if (!state.collection) return;
   state.point = point;
+  if (!state.collection) return;
   world?.mark(point, null);
   remember();
   attempt(panel.open(state.collection, state.variable, point, state.at));
@@ -204,6 +216,7 @@ addEventListener("hashchange", () => {
   fade(said.opacity ?? 100);
   const { collection, variable } = state;
   if (!collection) return;
+  if (!said.point) leave();
   const id = said.collection ?? collection.id;
   attempt(showCollection(id, { variable: said.variable ?? variable.name, period: said.period, point: said.point, fit: !said.view }));
 });

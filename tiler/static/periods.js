@@ -2,6 +2,7 @@
 
 const PARTS = /^(\d{4})(?:-(\d{2})(?:-(\d{2})(?:[T ](\d{2})(?::?(\d{2})(?::?(\d{2})(?:\.\d+)?)?)?Z?)?)?)?$/;
 const STEP = /^P(?:(\d+)([YMWD])|T(\d+)([HM]))$/;
+const LENGTHS = { Y: 4, M: 7, D: 10, H: 13, m: 16 };
 const HOUR = 3_600_000;
 const DAY = 24 * HOUR;
 
@@ -10,6 +11,22 @@ export class Periods {
   constructor(starts, step) {
     this.starts = starts;
     [this.count, this.unit] = stepOf(step);
+  }
+
+  /** Runs of consecutive periods, `[first start, count]`. */
+  static ofRuns(runs, step) {
+    const [count, unit] = stepOf(step);
+    return new Periods(runs.flatMap(([first, many]) => Array.from({ length: many }, (_, i) => shifted(first, i * count, unit))), step);
+  }
+
+  /** Periods that contain these times; the first one begins at `first`. */
+  static ofTimes(times, first, step) {
+    const [count, unit] = stepOf(step);
+    if (times.length === 0 || times[0] === first) return new Periods(times, step);
+    // Times at the very end of their periods belong to what ends there.
+    const late = times[0] === shifted(first, count, unit) ? 1 : 0;
+    if (count === 1) return new Periods(times.map((time) => floored(time - late, unit)), step);
+    return new Periods(times.map((time) => time - (times[0] - first)), step);
   }
 
   get length() {
@@ -21,15 +38,10 @@ export class Periods {
     return shifted(this.starts[at], this.count, this.unit);
   }
 
-  /** ISO 8601 start at the resolution of the axis, as the service names periods. */
+  /** ISO 8601 start at the resolution of the axis: how the service names periods, and what a `datetime=` says to get one. */
   id(at) {
     const text = new Date(this.starts[at]).toISOString();
-    return text.slice(0, { Y: 4, M: 7, D: 10, H: 13, m: 16 }[this.unit]);
-  }
-
-  /** What a `datetime=` says to get this period. */
-  query(at) {
-    return new Date(this.starts[at]).toISOString().replace(".000Z", "Z");
+    return text.slice(0, LENGTHS[this.unit]);
   }
 
   /** The period in words. */
@@ -86,17 +98,6 @@ export function instantOf(text) {
   return back.getUTCMonth() + 1 === (month ?? 1) && back.getUTCDate() === (day ?? 1) ? at : null;
 }
 
-/** Starts of the periods from an instant to another, both included: what an extent and a step describe. */
-export function regular(first, last, step) {
-  const [count, unit] = stepOf(step);
-  const starts = [];
-  for (let i = 0; ; i++) {
-    const start = shifted(first, i * count, unit);
-    if (start > last) return starts;
-    starts.push(start);
-  }
-}
-
 function stepOf(step) {
   const match = STEP.exec(step);
   if (!match) throw new Error(`${step} is not a step such as P1M`);
@@ -112,4 +113,9 @@ function shifted(instant, count, unit) {
   if (unit === "Y") date.setUTCFullYear(date.getUTCFullYear() + count);
   else date.setUTCMonth(date.getUTCMonth() + count);
   return date.getTime();
+}
+
+function floored(instant, unit) {
+  const text = new Date(instant).toISOString();
+  return instantOf(text.slice(0, LENGTHS[unit]));
 }

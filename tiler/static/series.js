@@ -14,12 +14,12 @@ export function seriesAddress(collection, variables, { lon, lat }, format) {
 
 /** Read a series: instants (milliseconds), values by variable (null where missing), and where its cell lies. */
 export async function readSeries(collection, variables, point, signal) {
-  const { document: coverage, headers } = await ask(seriesAddress(collection, variables, point, "CoverageJSON"), signal);
+  const coverage = await ask(seriesAddress(collection, variables, point, "CoverageJSON"), signal);
   const { axes } = coverage.domain;
   const times = (axes.t?.values ?? []).map(instantOf);
   const values = {};
   for (const name of variables) values[name] = coverage.ranges[name]?.values ?? times.map(() => null);
-  return { times, values, x: axes.x?.values?.[0], y: axes.y?.values?.[0], version: headers.get("x-cenote-version") };
+  return { times, values, x: axes.x?.values?.[0], y: axes.y?.values?.[0] };
 }
 
 function round(degrees) {

@@ -42,8 +42,15 @@ export class World {
     this.map.addControl(new maplibregl.NavigationControl({ showCompass: false }), "top-right");
     this.map.addControl(new maplibregl.GlobeControl(), "top-right");
     this.map.addControl(new maplibregl.ScaleControl({ maxWidth: 90 }), "bottom-right");
-    this.map.on("click", (event) => pick({ lon: wrapped(event.lngLat.lng), lat: event.lngLat.lat }));
-    this.map.on("moveend", moved);
+    this.map.on("click", (event) => {
+      // The arrow keys go on stepping through time; they move the map for whoever came to it by the Tab key.
+      this.map.getCanvas().blur();
+      pick({ lon: wrapped(event.lngLat.lng), lat: event.lngLat.lat });
+    });
+    this.map.on("moveend", () => {
+      for (const frame of this.frames.values()) this.map.setPaintProperty(frame.id, "raster-resampling", this.#resampling(frame.maxzoom));
+      moved();
+    });
     this.map.on("movestart", () => this.#forget());
     this.map.on("projectiontransition", () => {
       const now = this.map.getProjection()?.type === "globe";
@@ -67,12 +74,13 @@ export class World {
     return { zoom: this.map.getZoom(), lat, lon: wrapped(lng) };
   }
 
-  /** Bring a box `[west, south, east, north]` into view, unless most of it is. */
+  /** Bring a box into view; its west is greater than its east where it crosses the antimeridian. */
   fit([west, south, east, north], room) {
-    const high = Math.min(north, 84);
-    const low = Math.max(south, -62);
-    if (east - west > 300) this.map.jumpTo({ center: [(west + east) / 2, 18], zoom: Math.max(0.4, Math.log2(this.map.getContainer().clientWidth / 512) - 0.02) });
-    else this.map.fitBounds([[west, Math.min(low, high - 1)], [east, high]], { padding: room, duration: 0, maxZoom: 9 });
+    const right = east < west ? east + 360 : east;
+    if (right - west > 300) {
+      const { clientWidth: width, clientHeight: height } = this.map.getContainer();
+      this.map.jumpTo({ center: [0, 18], zoom: Math.max(Math.log2(width / 512), Math.log2((0.8 * height) / 512)) });
+    } else this.map.fitBounds([[west, Math.max(south, -FARTHEST)], [right, Math.min(north, FARTHEST)]], { padding: room, duration: 0, maxZoom: 9 });
   }
 
   /** Draw tiles: `spec` holds `key`, `tiles`, `size`, `bounds`, `minzoom`, `maxzoom`. Resolves when they are there. */
@@ -130,7 +138,7 @@ export class World {
       known.used = ++this.clock;
       return known;
     }
-    const frame = { id: `tiles-${++this.clock}`, key: spec.key, used: this.clock, shown: false };
+    const frame = { id: `tiles-${++this.clock}`, key: spec.key, maxzoom: spec.maxzoom, used: this.clock, shown: false };
     frame.drawn = new Promise((done) => (frame.arrived = done));
     this.frames.set(spec.key, frame);
     const source = { type: "raster", tiles: [spec.tiles], tileSize: spec.size, minzoom: spec.minzoom, maxzoom: spec.maxzoom };
@@ -141,11 +149,15 @@ export class World {
       "raster-opacity": 0,
       "raster-opacity-transition": { duration: 0 },
       "raster-fade-duration": 0,
-      // Beyond the finest tiles each cell stays a cell; below, smooth.
-      "raster-resampling": this.map.getZoom() > spec.maxzoom ? "nearest" : "linear",
+      "raster-resampling": this.#resampling(spec.maxzoom),
     };
     this.map.addLayer({ id: frame.id, type: "raster", source: frame.id, paint }, "borders");
     return frame;
+  }
+
+  /** Beyond the finest tiles each cell stays a cell; below, smooth. */
+  #resampling(maxzoom) {
+    return this.map.getZoom() > maxzoom ? "nearest" : "linear";
   }
 
   #reveal(frame) {
@@ -241,18 +253,18 @@ async function readCoastlines() {
   return {
     land: feature(atlas, atlas.objects.land),
     coast: { type: "Feature", properties: {}, geometry: opened(mesh(atlas, atlas.objects.land)) },
-    borders: { type: "Feature", properties: {}, geometry: mesh(atlas, atlas.objects.countries, (a, b) => a !== b) },
+    borders: { type: "Feature", properties: {}, geometry: opened(mesh(atlas, atlas.objects.countries, (a, b) => a !== b)) },
   };
 }
 
-/** Coastlines without the cuts along the antimeridian and the south pole, which are no coasts. */
+/** Lines without the cuts along the antimeridian and the south pole, which are no coasts. */
 function opened(lines) {
-  const cut = ([lon, lat]) => Math.abs(lon) > 179.99 || lat < -89.9;
+  const edge = ([lon, lat]) => Math.abs(lon) > 179.99 || lat < -89.9;
   const parts = [];
   for (const line of lines.coordinates) {
     let part = [];
     for (let i = 0; i < line.length; i++) {
-      if (i > 0 && cut(line[i - 1]) && cut(line[i])) {
+      if (i > 0 && ((edge(line[i - 1]) && edge(line[i])) || Math.abs(line[i][0] - line[i - 1][0]) > 180)) {
         if (part.length > 1) parts.push(part);
         part = [];
       }
@@ -265,5 +277,7 @@ function opened(lines) {
 
 /** Whether this browser can draw the map at all. */
 export function canDraw() {
-  return document.createElement("canvas").getContext("webgl2") !== null;
+  const context = document.createElement("canvas").getContext("webgl2");
+  context?.getExtension("WEBGL_lose_context")?.loseContext();
+  return context !== null;
 }

@@ -245,24 +245,26 @@ class Bucket(Store):
 
     @override
     def list(self, prefix: str) -> Iterator[Listed]:
-        return self._pages(check_prefix(prefix))
-
-    def _pages(self, stem: str) -> Iterator[Listed]:
+        stem = check_prefix(prefix)
         folder = self._full(stem) if stem else self.prefix
-        last: str | None = None
-        while True:
+        found: dict[str, Listed] = {}
+        pages: Iterator[Sequence[ObjectMeta]] | None = None
 
-            def call(client: S3Store, last: str | None = last) -> "Sequence[ObjectMeta]":
-                return next(iter(client.list(folder or None, offset=last, chunk_size=_PAGE)), [])
+        def call(client: S3Store) -> "Sequence[ObjectMeta]":
+            nonlocal pages
+            # After a failure all over again: going on behind a key needs keys in order, and SeaweedFS has its own.
+            stream = pages or iter(client.list(folder or None, chunk_size=_PAGE))
+            pages = None
+            page = next(stream, [])
+            pages = stream
+            return page
 
-            page = self._do("list", stem, call)
-            for found in page:
-                key = self._key(found["path"])
+        while page := self._do("list", stem, call):
+            for meta in page:
+                key = self._key(meta["path"])
                 if is_key(key):
-                    yield Listed(key, found["size"], found["last_modified"])
-            if len(page) < _PAGE:
-                return
-            last = page[-1]["path"]
+                    found[key] = Listed(key, meta["size"], meta["last_modified"])
+        return iter([found[key] for key in sorted(found)])
 
     @override
     def children(self, prefix: str) -> builtins.list[str]:
@@ -350,6 +352,8 @@ class Bucket(Store):
             refusal = PreconditionFailed(key)
         elif fault.status == _RANGE_REFUSED or "CONTENT_RANGE" in str(error):
             refusal = Damaged(key, "it ends before the bytes that were asked for")
+        elif fault.status is None and "certificate" in fault.said:
+            refusal = StoreUnavailable(f"{self} did not {what}: {fault.said}")
         else:
             refusal = StoreError(f"{self} did not {what}: {fault.said}")
         return refusal
@@ -372,6 +376,9 @@ class _Fault(NamedTuple):
         text = str(error)
         status = int(found[1]) if (found := _STATUS.search(text)) else None
         code = found[1] if (found := _CODE.search(text)) else None
+        if "InvalidCertificate" in text:
+            said = "its certificate is not trusted; AWS_CA_BUNDLE can name a file of further certificates to trust"
+            return _Fault(status, code, said, passing=False)
         if status is not None:
             passing = status in _RETRIED_STATUSES or code in _RETRIED_CODES
             return _Fault(status, code, f"it answered {status}{f' {code}' if code else ''}", passing)

@@ -161,7 +161,7 @@ class Store(ABC):
 
     @abstractmethod
     def list(self, prefix: str) -> Iterator[Listed]:
-        """Iterate over all objects below a prefix in the order of their keys (by byte)."""
+        """Iterate over all objects below a prefix in the order of their keys (by byte), read at once or on the way."""
 
     @abstractmethod
     def children(self, prefix: str) -> builtins.list[str]:

@@ -37,7 +37,7 @@ class _Shelf:
 
 
 _STARTED = uuid.uuid4().hex
-_shelves: dict[str, _Shelf] = {}
+_shelves: dict[tuple[str, str], _Shelf] = {}
 
 
 def _process() -> str:
@@ -74,7 +74,7 @@ class Memory(Store):
     def _shelf(self) -> _Shelf:
         if self.process != _process():
             raise StoreUnavailable(f"{self} is in the memory of the process that opened it, and this is another")
-        return _shelves.setdefault(self.name, _Shelf())
+        return _shelves.setdefault((self.process, self.name), _Shelf())
 
     @override
     def get_tagged(self, key: str) -> tuple[bytes, str]:

@@ -114,7 +114,10 @@ class ZarrView(ZarrStore):
 
     @override
     async def delete(self, key: str) -> None:
-        raise NotImplementedError(f"{self} is written once, so {key} is not deleted through zarr")
+        self._check_writable()
+        # zarr deletes instead of storing a chunk of nothing but fill values: fine while nothing is stored.
+        if await self.exists(key):
+            raise ObjectExists(self._key(key))
 
     @override
     async def list(self) -> AsyncIterator[str]:

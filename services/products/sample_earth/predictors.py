@@ -252,9 +252,7 @@ def _check_axes(path: Path, file: h5netcdf.File) -> tuple[int, bool]:
     return shift, rising
 
 
-def _check_even(
-    path: Path, name: str, found: NDArray[np.float64], expected: NDArray[np.float64], step: float
-) -> None:
+def _check_even(path: Path, name: str, found: NDArray[np.float64], expected: NDArray[np.float64], step: float) -> None:
     off = np.abs(found - expected) / step
     if not off.max() <= _UNEVEN:
         worst = int(np.argmax(off))

@@ -22,6 +22,18 @@ from services.products.sample_earth.features import FEATURES, features
 from services.products.sample_earth.predictors import Predictors
 
 
+def open_recipe(inputs: Path) -> "SampleEarth":
+    """Check the inputs and the shipped model.
+
+    Raises:
+        InputRefused: if a predictor is missing a month, or has another unit or grid; names file and fact.
+        ModelRefused: if the model, its card and the features do not agree.
+    """
+    card = _predictor(None).card
+    _check_card(card)
+    return SampleEarth(predictors=Predictors.find(inputs), model_sha256=card.sha256, card_sha256=card.digest)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SampleEarth:
     """The recipe. It names the model by its digest, so that a worker with another model refuses."""
@@ -32,18 +44,6 @@ class SampleEarth:
 
     card_sha256: str
     """Of the card, which holds the missing and range rules."""
-
-    @classmethod
-    def open(cls, inputs: Path) -> "SampleEarth":
-        """Check the inputs and the shipped model.
-
-        Raises:
-            InputRefused: if a predictor is missing a month, or has another unit or grid; names file and fact.
-            ModelRefused: if the model, its card and the features do not agree.
-        """
-        card = _predictor(None).card
-        _check_card(card)
-        return cls(predictors=Predictors.find(inputs), model_sha256=card.sha256, card_sha256=card.digest)
 
     @property
     def product(self) -> Product:
@@ -61,6 +61,10 @@ class SampleEarth:
     def models(self) -> Mapping[str, str]:
         """The network."""
         return {PRODUCT.id: self.model_sha256}
+
+    def model_directories(self) -> Mapping[str, Path]:
+        """Where the network lies."""
+        return {PRODUCT.id: DIRECTORY}
 
     def facts(self) -> Mapping[str, Any]:
         """What was concluded, for provenance."""

@@ -1,0 +1,67 @@
+"""NetCDF-4 (HDF5) through h5netcdf; stored values stay as they are."""
+
+from functools import partial
+from typing import Any
+
+import h5netcdf
+import numpy as np
+from numpy.typing import NDArray
+
+from services.sources import cf
+from services.sources.raster import Access, Description
+
+CHUNK_CACHE = 64 * 2**20
+"""Bytes of decoded HDF5 chunks that an open file keeps: neighbouring windows then do not decode a chunk twice."""
+
+
+class Hdf5:
+    """An open NetCDF-4 file."""
+
+    def __init__(self, path: str, name: str) -> None:
+        self._file = h5netcdf.File(path, "r", phony_dims="access", rdcc_nbytes=CHUNK_CACHE)
+        self._name = name
+
+    def container(self) -> cf.Container:
+        """What the file's top level holds."""
+        variables: dict[str, cf.Variable] = {}
+        for name in self._file.variables:
+            variable = self._file.variables[name]
+            dtype = variable.dtype if isinstance(variable.dtype, np.dtype) else np.dtype(object)
+            plain = dtype.newbyteorder("=") if dtype.kind in "iuf" and dtype.names is None else np.dtype(object)
+            variables[name] = cf.Variable(
+                name=name,
+                dimensions=tuple(variable.dimensions),
+                shape=tuple(variable.shape),
+                dtype=plain,
+                read=partial(self._values, name),
+                attributes={k: cf.normal_attribute(variable.attrs[k]) for k in variable.attrs},
+            )
+        return cf.Container(
+            name=self._name,
+            variables=variables,
+            attributes={k: cf.normal_attribute(self._file.attrs[k]) for k in self._file.attrs},
+            groups=tuple(self._file.groups),
+        )
+
+    def read(self, access: Access, slices: slice, rows: slice, columns: slice) -> NDArray[Any]:
+        """As ``Opened.read``."""
+        return cf.ordered(self._values(access.variable, cf.key(access.roles, slices, rows, columns)), access.roles)
+
+    def close(self) -> None:
+        """As ``Opened.close``."""
+        self._file.close()
+
+    def _values(self, name: str, key: tuple[slice | int, ...]) -> NDArray[Any]:
+        variable = self._file.variables[name]
+        values = np.asarray(variable[key if key else ...])
+        native: NDArray[Any] = values.astype(values.dtype.newbyteorder("="), copy=False)
+        return native
+
+
+def describe(path: str, name: str, wanted: str | None) -> Description:
+    """Describe a NetCDF-4 file."""
+    opened = Hdf5(path, name)
+    try:
+        return cf.describe(opened.container(), wanted)
+    finally:
+        opened.close()

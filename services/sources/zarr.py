@@ -1,0 +1,105 @@
+"""Zarr v2 and v3 groups, local or remote, read in place."""
+
+import base64
+import binascii
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from services.core.errors import InputRefused
+from services.sources import cf
+from services.sources.raster import Access, Description
+
+
+class Group:
+    """An open Zarr group."""
+
+    def __init__(self, location: str, name: str) -> None:
+        remote = "://" in location
+        found = zarr.open(location, mode="r", storage_options={"asynchronous": True} if remote else None)
+        if not isinstance(found, zarr.Group):
+            raise InputRefused(f"{name} is a Zarr array, not a group with coordinates beside it")
+        self._group = found
+        self._name = name
+
+    def container(self) -> cf.Container:
+        """What the group's top level holds."""
+        attributes = {key: cf.normal_attribute(value) for key, value in self._group.attrs.asdict().items()}
+        members = dict(self._group.members())
+        variables = {key: self._variable(key, item) for key, item in members.items() if isinstance(item, zarr.Array)}
+        return cf.Container(
+            name=self._name,
+            variables=variables,
+            attributes=attributes,
+            groups=tuple(sorted(key for key, item in members.items() if isinstance(item, zarr.Group))),
+            zarr_format=self._group.metadata.zarr_format,
+        )
+
+    def read(self, access: Access, slices: slice, rows: slice, columns: slice) -> NDArray[Any]:
+        """As ``Opened.read``."""
+        array = self._group[access.variable]
+        if not isinstance(array, zarr.Array):
+            raise InputRefused(f"{self._name}: {access.variable} is no array any more")
+        return cf.ordered(np.asarray(array[cf.key(access.roles, slices, rows, columns)]), access.roles)
+
+    def close(self) -> None:
+        """As ``Opened.close``."""
+        self._group.store.close()
+
+    def chunks(self, variable: str) -> tuple[int, ...]:
+        """Shape of the variable's chunks."""
+        array = self._group[variable]
+        return tuple(array.chunks) if isinstance(array, zarr.Array) else ()
+
+    def _variable(self, key: str, array: "zarr.Array[Any]") -> cf.Variable:
+        attributes: dict[str, Any] = {k: cf.normal_attribute(v) for k, v in array.attrs.asdict().items()}
+        dtype = np.dtype(array.dtype)
+        if array.metadata.zarr_format == 2:  # noqa: PLR2004 - the format's number
+            dimensions = attributes.pop("_ARRAY_DIMENSIONS", ())
+            dimensions = [dimensions] if isinstance(dimensions, str) else dimensions
+            if "_FillValue" not in attributes and array.fill_value is not None:
+                # v2 has one fill value, and who reads it as xarray does takes it for missing
+                attributes["_FillValue"] = array.fill_value
+        else:
+            dimensions = array.metadata.dimension_names or ()
+            if "_FillValue" in attributes:
+                attributes["_FillValue"] = _fill(attributes["_FillValue"], dtype)
+        named = tuple(str(d) for d in dimensions)
+        if len(named) != array.ndim:
+            named = tuple(f"{key}_{number}" for number in range(array.ndim))
+        return cf.Variable(
+            name=key,
+            dimensions=named,
+            shape=tuple(array.shape),
+            dtype=dtype.newbyteorder("=") if dtype.kind in "iufb" else np.dtype(object),
+            read=lambda at: np.asarray(array[at if at else ...]).astype(dtype.newbyteorder("="), copy=False),
+            attributes=attributes,
+        )
+
+
+def describe(location: str, name: str, wanted: str | None) -> Description:
+    """Describe a Zarr group."""
+    opened = Group(location, name)
+    try:
+        return cf.describe(opened.container(), wanted)
+    finally:
+        opened.close()
+
+
+def _fill(value: Any, dtype: np.dtype[Any]) -> Any:  # noqa: ANN401 - JSON
+    # xarray writes a float _FillValue of Zarr v3 as base64 of a little-endian double
+    if isinstance(value, str) and dtype.kind == "f":
+        try:
+            return struct.unpack("<d", base64.standard_b64decode(value))[0]
+        except (binascii.Error, struct.error):
+            return value
+    return value
+
+
+def is_metadata(names: Mapping[str, Any] | set[str]) -> bool:
+    """Whether file names of a folder are those of a Zarr store."""
+    return bool({"zarr.json", ".zgroup", ".zarray", ".zmetadata"} & set(names))

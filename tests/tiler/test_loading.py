@@ -1,0 +1,95 @@
+"""The cache that joins loads."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from tiler.chunks import ENTRY_BYTES, ChunkCache
+from tiler.loading import LoadingCache
+
+
+def test_concurrent_asks_for_one_key_load_it_once() -> None:
+    cache: LoadingCache[str, int] = LoadingCache(10)
+    entered, go = threading.Event(), threading.Event()
+    loads = []
+
+    def load() -> int:
+        loads.append(1)
+        entered.set()
+        assert go.wait(5)
+        return 42
+
+    with ThreadPoolExecutor(8) as pool:
+        first = pool.submit(cache.get, "key", load)
+        assert entered.wait(5)
+        others = [pool.submit(cache.get, "key", load) for _ in range(7)]
+        while cache.counts.hits < 7:
+            pass
+        go.set()
+        assert [future.result(5) for future in (first, *others)] == [42] * 8
+    assert len(loads) == 1
+    assert cache.counts.misses == 1
+
+
+def test_an_error_reaches_all_who_wait_and_is_not_kept() -> None:
+    cache: LoadingCache[str, int] = LoadingCache(10)
+    entered, go = threading.Event(), threading.Event()
+
+    def fail() -> int:
+        entered.set()
+        assert go.wait(5)
+        raise ValueError("no")
+
+    with ThreadPoolExecutor(3) as pool:
+        futures = [pool.submit(cache.get, "key", fail)]
+        assert entered.wait(5)
+        futures += [pool.submit(cache.get, "key", fail) for _ in range(2)]
+        while cache.counts.hits < 2:
+            pass
+        go.set()
+        for future in futures:
+            with pytest.raises(ValueError, match="no"):
+                future.result(5)
+    assert cache.get("key", lambda: 7) == 7
+
+
+def test_loads_of_different_keys_do_not_wait_for_each_other() -> None:
+    cache: LoadingCache[str, int] = LoadingCache(10)
+    both = threading.Barrier(2, timeout=5)
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(cache.get, key, lambda: both.wait() and 0) for key in "ab"]
+        assert [future.result(5) for future in futures] == [0, 0]
+
+
+def test_the_least_recently_used_goes_first() -> None:
+    cache: LoadingCache[str, str] = LoadingCache(2)
+    for key in "ab":
+        cache.get(key, lambda key=key: key)  # type: ignore[misc]
+    cache.get("a", lambda: "again")
+    cache.get("c", lambda: "c")
+    assert cache.peek("a") == "a"
+    assert cache.peek("b") is None
+    assert cache.counts.entries == 2
+
+
+def test_chunks_are_bounded_in_bytes() -> None:
+    size = 1000 + ENTRY_BYTES
+    cache = ChunkCache(3 * size)
+    for number in range(5):
+        chunk = cache.get(("array", 0, 0, number), lambda: np.zeros(1000, dtype="uint8"))
+        assert chunk.nbytes == 1000
+    assert cache.counts.entries == 3
+    assert cache.counts.weight == 3 * size
+    big = cache.get(("array", 0, 0, 9), lambda: np.zeros(10_000, dtype="uint8"))
+    assert big.nbytes == 10_000
+    assert cache.counts.entries == 3, "one that is larger than the cache is handed out and not kept"
+
+
+def test_without_capacity_nothing_is_kept() -> None:
+    cache = ChunkCache(0)
+    cache.get(("array", 0, 0, 0), lambda: np.zeros(10))
+    cache.get(("array", 0, 0, 0), lambda: np.zeros(10))
+    assert cache.counts.misses == 2
+    assert cache.counts.weight == 0

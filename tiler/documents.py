@@ -1,0 +1,53 @@
+"""JSON documents and the addresses in them."""
+
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+from fastapi import Query, Request
+from pydantic_core import to_json
+from starlette.responses import Response
+
+from services.core import layout, stac
+from tiler.errors import NotModified
+
+type Json = Annotated[Literal["json"] | None, Query(alias="f", description="Encoding: json.")]
+
+JSON = "application/json"
+GEOJSON = "application/geo+json"
+
+
+def json_response(request: Request, document: stac.Document, media_type: str = JSON) -> Response:
+    """A document with an ETag of its own content, for those that no single version makes.
+
+    Raises:
+        NotModified: if the client holds it.
+    """
+    body = to_json(document)
+    tag = f'"{layout.digest(body)[:32]}"'
+    known = {name.strip().removeprefix("W/") for name in request.headers.get("if-none-match", "").split(",")}
+    if request.method == "GET" and tag in known:
+        raise NotModified(HTTPStatus.NOT_MODIFIED.phrase)
+    return Response(body, media_type=media_type, headers={"ETag": tag} if request.method == "GET" else None)
+
+
+def root_of(request: Request) -> str:
+    """Address of the service as the client sees it, without a slash at its end."""
+    return str(request.base_url).rstrip("/")
+
+
+def collection_url(request: Request, collection: str, version: str | None = None) -> str:
+    """Address of a collection, or of a version of it."""
+    address = f"{root_of(request)}/collections/{quote(collection, safe='')}"
+    return address if version is None else f"{address}/instances/{quote(version, safe='')}"
+
+
+def link(rel: str, href: str, media_type: str = JSON, title: str | None = None, **more: Any) -> stac.Link:  # noqa: ANN401
+    """One link."""
+    return {"rel": rel, "href": href, "type": media_type, **({"title": title} if title else {}), **more}
+
+
+def ends(request: Request, href: str, media_type: str = JSON) -> Iterable[stac.Link]:
+    """The links that every document has: itself and the root."""
+    return (link("self", href, media_type), link("root", f"{root_of(request)}/"))

@@ -1,0 +1,449 @@
+"""OGC API EDR queries over a version: ``position``, ``area`` and ``cube``."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Depends, Query, Request
+from numpy.typing import NDArray
+from shapely.geometry import MultiPolygon
+from starlette.responses import Response
+
+from services.core import stac
+from services.core.errors import PositionOutside, QueryError, RequestTooLarge
+from services.core.grid import Grid
+from services.core.quantity import Quantity
+from services.core.settings import Settings
+from tiler.answer import Source as Layout
+from tiler.answer import describe
+from tiler.catalogue import Served
+from tiler.cells import MOST_HELD, Cells, cells_touching, read_cells, read_places, time_blocks
+from tiler.coverage import (
+    MOST_BOUNDS,
+    Points,
+    Raster,
+    Source,
+    Spot,
+    Zonal,
+    coverage_json,
+    geojson,
+    points_csv,
+    raster_csv,
+    zonal_csv,
+)
+from tiler.formats import EDR_FORMATS, F, Format, answer, chosen_format
+from tiler.geometry import HALF_TURN, TURN, Place, area_of_geojson, read_area, read_box, read_places_text
+from tiler.netcdf import netcdf
+from tiler.polygons import EARTH_RADIUS_KM, area_km2, boxes_of, covered_fraction, weighted_mean
+from tiler.request import COLLECTION, INSTANCE, FromPath, Interval, pick_periods, pick_quantities
+from tiler.state import State, state_of
+
+QUERIES = ("position", "area", "cube")
+
+CRS_NAMES = frozenset(
+    {
+        "crs84",
+        "ogc:crs84",
+        "epsg:4326",
+        "http://www.opengis.net/def/crs/ogc/1.3/crs84",
+        "http://www.opengis.net/def/crs/ogc/0/crs84",
+        "http://www.opengis.net/def/crs/epsg/0/4326",
+        "https://www.opengis.net/def/crs/ogc/1.3/crs84",
+        "https://www.opengis.net/def/crs/epsg/0/4326",
+        "urn:ogc:def:crs:ogc:1.3:crs84",
+        "urn:ogc:def:crs:epsg::4326",
+    }
+)
+
+CELL_JSON_BYTES = 300
+"""A cell as a GeoJSON feature, without its values."""
+
+VALUE_JSON_BYTES = 9
+"""A value in JSON."""
+
+type Names = Annotated[
+    str | None,
+    Query(alias="parameter-name", description="Variables, separated by commas; all of them where none is named."),
+]
+type OtherNames = Annotated[str | None, Query(description="The same as `parameter-name`.", include_in_schema=False)]
+type Crs = Annotated[
+    str | None,
+    Query(description="CRS84 or EPSG:4326; coordinates are longitude, latitude in both."),
+]
+type Coords = Annotated[str, Query(description="Well-known text, longitude first: `POINT(-89.6 20.9)`.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataQuery:
+    """What the data queries have in common."""
+
+    served: Served
+    quantities: tuple[Quantity, ...]
+    positions: range
+    kind: Format
+    settings: Settings
+    query: dict[str, Any]
+    """What the client wrote."""
+
+    @property
+    def grid(self) -> Grid:
+        """Level 0."""
+        return self.served.dataset.product.grid
+
+    def source(self, quantities: tuple[Quantity, ...] | None = None) -> Source:
+        """What the answer is made of."""
+        dataset = self.served.dataset
+        return Source(
+            product=dataset.product,
+            version=self.served.version,
+            models=stac.models(dataset.version),
+            time=dataset.time.take(self.positions),
+            quantities=self.quantities if quantities is None else quantities,
+            query=self.query,
+        )
+
+    def describe(self, request: Request, layout: Layout, *parts: Any) -> None:  # noqa: ANN401 - any JSON data
+        """Set the headers of the answer; a client that holds it is told so before anything is read."""
+        describe(
+            request,
+            self.served,
+            source=layout,
+            quantities=self.quantities,
+            positions=self.positions,
+            names_version=True,
+            parts=parts,
+        )
+
+    def check_values(self, places: int, what: str, most: int, hint: str = "") -> None:
+        """Refuse an answer of too many values.
+
+        Raises:
+            RequestTooLarge: naming the numbers and what makes them smaller.
+        """
+        periods, variables = len(self.positions), len(self.quantities)
+        count = places * periods * variables
+        if count > most:
+            raise RequestTooLarge(
+                f"{periods} periods x {places} {what} x {variables} variables are {count} values and at most {most} "
+                f"are answered at once: narrow datetime=, parameter-name= or the {what}{hint}"
+            )
+
+    def check_bytes(self, count: int) -> None:
+        """Refuse an answer that would be longer than allowed.
+
+        Raises:
+            RequestTooLarge: naming the encodings that are shorter.
+        """
+        if (
+            self.kind in {Format.COVERAGE_JSON, Format.GEOJSON, Format.JSON}
+            and count > self.settings.max_response_bytes
+        ):
+            raise RequestTooLarge(
+                f"the answer would be about {count} bytes long as {self.kind.value} and at most "
+                f"{self.settings.max_response_bytes} are sent: ask for f=NetCDF or f=CSV, or for less"
+            )
+
+
+def data_query(
+    request: Request,
+    served: FromPath,
+    datetime: Interval = None,
+    parameter_name: Names = None,
+    parameter_names: OtherNames = None,
+    variable: OtherNames = None,
+    crs: Crs = None,
+    f: F = None,
+) -> DataQuery:
+    """What position, area and cube have in common.
+
+    Raises:
+        QueryError: if a parameter is malformed.
+        NotFound: if collection, version, variable or period does not exist.
+    """
+    return data_query_of(
+        request, served, datetime, given_names(parameter_name, parameter_names, variable), crs, f, EDR_FORMATS
+    )
+
+
+def data_query_of(
+    request: Request,
+    served: Served,
+    datetime: str | None,
+    names: str | None,
+    crs: str | None,
+    f: str | None,
+    formats: tuple[Format, ...],
+) -> DataQuery:
+    """The same for a route that offers other encodings."""
+    if crs is not None and crs.lower() not in CRS_NAMES:
+        raise QueryError(f"crs={crs!r} is not served; only CRS84 and EPSG:4326 are (longitude, latitude in degrees)")
+    return DataQuery(
+        served=served,
+        quantities=pick_quantities(served, names),
+        positions=pick_periods(served, datetime),
+        kind=chosen_format(f, request.headers.get("accept", ""), formats),
+        settings=state_of(request).settings,
+        query=dict(request.query_params),
+    )
+
+
+def given_names(*spellings: str | None) -> str | None:
+    """The names given under one of the spellings of ``parameter-name``.
+
+    Raises:
+        QueryError: if two of them are given.
+    """
+    given = [names for names in spellings if names is not None]
+    if len(given) > 1:
+        raise QueryError("variables are named twice; use parameter-name= only")
+    return given[0] if given else None
+
+
+type FromQuery = Annotated[DataQuery, Depends(data_query)]
+
+
+def router(state: State) -> APIRouter:  # noqa: ARG001 - every router of the app is made from the state
+    """``position``, ``area`` and ``cube`` of the current and of named versions."""
+    routes = APIRouter(tags=["OGC API EDR"])
+    for prefix, suffix in ((COLLECTION, ""), (INSTANCE, "OfVersion")):
+        for route in (position, area, cube):
+            routes.add_api_route(
+                f"{prefix}/{route.__name__}",
+                route,
+                methods=["GET"],
+                response_class=Response,
+                operation_id=f"{route.__name__}{suffix}",
+            )
+        routes.add_api_route(
+            f"{prefix}/area",
+            area_of_body,
+            methods=["POST"],
+            response_class=Response,
+            operation_id=f"areaOfBody{suffix}",
+        )
+    return routes
+
+
+def position(request: Request, asked: FromQuery, coords: Coords) -> Response:
+    """Series of the cells that hold one or several places: `POINT(lon lat)` or `MULTIPOINT((lon lat),(lon lat))`.
+
+    Values are those of the cell that contains a place; its centre and the distance to it are told.
+    """
+    places = read_places_text(coords, most=asked.settings.max_places_get)
+    return answer_places(request, asked, places, several="MULTI" in coords.upper())
+
+
+def area(request: Request, asked: FromQuery, coords: Coords, aggregate: str | None = None) -> Response:
+    """Maps of the cells that share ground with a POLYGON or MULTIPOLYGON; `aggregate=mean` gives their mean instead.
+
+    Cells outside are null. A mean is weighted by the part of each cell's area on the sphere that lies inside; with it
+    comes the share of the area that was valid.
+    """
+    return _answer_area(request, asked, read_area(coords, most=asked.settings.max_vertices), aggregate)
+
+
+async def body_of(request: Request) -> bytes:
+    """The body of a request; its length is capped by the envelope."""
+    return await request.body()
+
+
+type Body = Annotated[bytes, Depends(body_of)]
+
+
+def area_of_body(request: Request, asked: FromQuery, body: Body, aggregate: str | None = None) -> Response:
+    """The same for a geometry in the body: a GeoJSON Polygon, MultiPolygon or Feature."""
+    geometry = area_of_geojson(read_json(body), most=asked.settings.max_vertices)
+    return _answer_area(request, asked, geometry, aggregate)
+
+
+def cube(
+    request: Request,
+    asked: FromQuery,
+    bbox: Annotated[str, Query(description="west,south,east,north; west > east crosses the antimeridian.")],
+) -> Response:
+    """Maps of the cells that share ground with a box."""
+    return _answer_cells(request, asked, cells_touching(asked.grid, [read_box(bbox)]), None)
+
+
+def read_json(body: bytes) -> Any:  # noqa: ANN401 - any JSON data
+    """The JSON data of a body.
+
+    Raises:
+        QueryError: if it is not JSON.
+    """
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        where = f" at line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise QueryError(f"the body is not JSON{where}") from None
+
+
+def spots_of(grid: Grid, places: list[Place]) -> tuple[tuple[Spot, ...], list[tuple[int, int]]]:
+    """Each place with the cell that holds it, and the cells as (row, column).
+
+    Raises:
+        PositionOutside: if one lies outside the grid; the message says which.
+    """
+    spots: list[Spot] = []
+    cells: list[tuple[int, int]] = []
+    for number, (longitude, latitude) in enumerate(places):
+        try:
+            row, column = grid.locate(longitude, latitude)
+        except PositionOutside as error:
+            if len(places) == 1:
+                raise
+            raise PositionOutside(f"place {number} (from 0) of {len(places)}: {error}") from None
+        x, y = float(grid.longitudes[column]), float(grid.latitudes[row])
+        x = x - TURN if x >= HALF_TURN else x
+        cells.append((row, column))
+        distance = distance_km((longitude, latitude), (x, y))
+        spots.append(Spot(asked=(longitude, latitude), longitude=x, latitude=y, distance_km=distance))
+    return tuple(spots), cells
+
+
+def distance_km(first: Place, second: Place) -> float:
+    """Length of the great circle between two places on a sphere (haversine)."""
+    x0, y0, x1, y1 = map(math.radians, (*first, *second))
+    half = math.sin((y1 - y0) / 2) ** 2 + math.cos(y0) * math.cos(y1) * math.sin((x1 - x0) / 2) ** 2
+    return 2 * EARTH_RADIUS_KM * math.asin(min(1.0, math.sqrt(half)))
+
+
+def series_at(request: Request, asked: DataQuery, places: list[Place], *, several: bool) -> Points:
+    """Series at places, read chunk by chunk."""
+    asked.check_values(len(places), "places", asked.settings.max_values)
+    spots, cells = spots_of(asked.grid, places)
+    asked.describe(request, "series")
+    values = {
+        quantity.name: read_places(asked.served.dataset, quantity, asked.positions, cells)
+        for quantity in asked.quantities
+    }
+    return Points(source=asked.source(), spots=spots, values=values, several=several)
+
+
+def answer_places(request: Request, asked: DataQuery, places: list[Place], *, several: bool) -> Response:
+    """Series at places in one of the EDR encodings."""
+    # a time axis is written once per place: 24 bytes a time and twice that for its bounds
+    per_period = 24 if len(asked.positions) > MOST_BOUNDS else 72
+    per_place = len(asked.positions) * (per_period + VALUE_JSON_BYTES * len(asked.quantities)) + CELL_JSON_BYTES
+    asked.check_values(len(places), "places", asked.settings.max_values)
+    asked.check_bytes(len(places) * per_place)
+    return _points_answer(asked, series_at(request, asked, places, several=several), "position")
+
+
+def _points_answer(asked: DataQuery, found: Points, query: str) -> Response:
+    match asked.kind:
+        case Format.CSV:
+            body: bytes | Iterator[bytes] = points_csv(found)
+        case Format.NETCDF:
+            body = netcdf(found)
+        case Format.GEOJSON:
+            body = geojson(found)
+        case _:
+            body = coverage_json(found)
+    return answer(body, asked.kind, _file_name(asked, query))
+
+
+def _answer_area(request: Request, asked: DataQuery, geometry: MultiPolygon, aggregate: str | None) -> Response:
+    if aggregate not in {None, "mean"}:
+        raise QueryError(
+            f"aggregate={aggregate!r} is not known; aggregate=mean is, and without it the maps are answered"
+        )
+    cells = cells_touching(asked.grid, boxes_of(geometry))
+    if aggregate is None:
+        return _answer_cells(request, asked, cells, geometry)
+    return _answer_mean(request, asked, cells, geometry)
+
+
+def _answer_cells(request: Request, asked: DataQuery, cells: Cells, geometry: MultiPolygon | None) -> Response:
+    streams = asked.kind is Format.CSV
+    most = asked.settings.max_cells if streams else asked.settings.max_values
+    hint = "" if streams else f", or ask for f=CSV, which is streamed up to {asked.settings.max_cells}"
+    asked.check_values(cells.count, "cells", most, hint)
+    per_cell = CELL_JSON_BYTES if asked.kind is Format.GEOJSON else 0
+    values = len(asked.positions) * len(asked.quantities)
+    asked.check_bytes(cells.count * (per_cell + VALUE_JSON_BYTES * values))
+    inside = None
+    if geometry is not None:
+        cells, inside = cells.trimmed(_inside(geometry, cells))
+    asked.describe(request, "maps")
+    source = asked.source()
+    if streams:
+        body: bytes | Iterator[bytes] = raster_csv(source, cells, inside, _blocks(asked, cells))
+        return answer(body, asked.kind, _file_name(asked, "cube"))
+    stored: dict[str, NDArray[Any]] = {}
+    for quantity in asked.quantities:
+        stored[quantity.name] = read_cells(asked.served.dataset, quantity, asked.positions, cells)
+        if inside is not None:
+            stored[quantity.name][:, ~inside] = quantity.fill
+    found = Raster(source=source, cells=cells, inside=inside, values=stored)
+    match asked.kind:
+        case Format.NETCDF:
+            body = netcdf(found)
+        case Format.GEOJSON:
+            body = geojson(found)
+        case _:
+            body = coverage_json(found)
+    return answer(body, asked.kind, _file_name(asked, "cube"))
+
+
+def _inside(geometry: MultiPolygon, cells: Cells) -> NDArray[np.bool_]:
+    inside: NDArray[np.bool_] = covered_fraction(geometry, cells) > 0
+    if not inside.any():
+        raise PositionOutside("the area covers no cell of the grid by more than a millionth")
+    return inside
+
+
+def _blocks(asked: DataQuery, cells: Cells) -> Iterator[tuple[range, dict[str, NDArray[Any]]]]:
+    """Values of some periods at a time, so that a long answer needs little memory."""
+    dataset = asked.served.dataset
+    for run in time_blocks(dataset, asked.positions, cells, MOST_HELD // len(asked.quantities)):
+        first = run.start - asked.positions.start
+        yield (
+            range(first, first + len(run)),
+            {quantity.name: read_cells(dataset, quantity, run, cells) for quantity in asked.quantities},
+        )
+
+
+def _answer_mean(request: Request, asked: DataQuery, cells: Cells, geometry: MultiPolygon) -> Response:
+    chosen = tuple(quantity for quantity in asked.quantities if quantity.role != "flag")
+    if not chosen:
+        raise QueryError(f"{asked.quantities[0].name} is a flag, and flags have no mean")
+    asked.check_values(cells.count, "cells read", asked.settings.max_cells)
+    fraction = covered_fraction(geometry, cells)
+    asked.describe(request, "maps")
+    weights = fraction * cells.row_areas[:, np.newaxis]
+    size = area_km2(geometry)
+    # a column is step_x wide; row_areas are differences of sines
+    km2_per_weight = math.radians(float(cells.grid.step_x)) * EARTH_RADIUS_KM**2
+    dataset = asked.served.dataset
+    means: dict[str, NDArray[np.float64]] = {}
+    shares: dict[str, NDArray[np.float64]] = {}
+    for quantity in chosen:
+        parts = [
+            weighted_mean(quantity, read_cells(dataset, quantity, run, cells), weights)
+            for run in time_blocks(dataset, asked.positions, cells, MOST_HELD)
+        ]
+        means[quantity.name] = np.concatenate([part.value for part in parts])
+        valid = np.concatenate([part.valid for part in parts])
+        shares[quantity.name] = np.clip(valid * km2_per_weight / size, 0.0, 1.0)
+    found = Zonal(source=asked.source(chosen), area=geometry, area_km2=size, means=means, valid_share=shares)
+    match asked.kind:
+        case Format.CSV:
+            body: bytes | Iterator[bytes] = zonal_csv(found)
+        case Format.NETCDF:
+            body = netcdf(found)
+        case Format.GEOJSON:
+            body = geojson(found)
+        case _:
+            body = coverage_json(found)
+    return answer(body, asked.kind, _file_name(asked, "mean"))
+
+
+def _file_name(asked: DataQuery, query: str) -> str:
+    ids = asked.served.dataset.time.ids
+    first, last = ids[asked.positions[0]], ids[asked.positions[-1]]
+    when = first if first == last else f"{first}_{last}"
+    return f"{asked.served.id}_{query}_{when}".replace(":", "")

@@ -1,0 +1,98 @@
+"""From values to bytes: a picture in the quantity's own colours unless the request says otherwise, or the values."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from rio_tiler.models import ImageData
+from rio_tiler.types import ColorMapType
+from rio_tiler.utils import render as encode
+from titiler.core.algorithm.base import BaseAlgorithm
+from titiler.core.resources.enums import ImageType
+from titiler.core.utils import render_image
+
+from services.core.errors import QueryError
+from tiler.drawing import Drawn
+from tiler.options import RenderParams, named_colormap
+
+VALUES = frozenset({ImageType.npy, ImageType.tif, ImageType.tiff})
+"""Formats that carry values as they are."""
+
+
+def picture(
+    image: ImageData,
+    *,
+    style: Drawn,
+    algorithm: BaseAlgorithm | None = None,
+    image_format: ImageType | None = None,
+    render: RenderParams,
+) -> tuple[bytes, str]:
+    """An encoded image and its media type.
+
+    Args:
+        image: decoded values, masked where missing.
+        style: colours and range where the request names none.
+        algorithm: what is done to the values first; its result is drawn as it comes, in its own range.
+        image_format: PNG if not given.
+        render: what the request says of it.
+
+    Raises:
+        QueryError: if the algorithm cannot work on these values.
+    """
+    image_format = image_format or ImageType.png
+    ranges, colormap = render.ranges, render.colormap
+    if algorithm is not None:
+        image = _processed(image, algorithm)
+    if image_format in VALUES and ranges is None and colormap is None:
+        return _values(image, image_format, add_mask=bool(render.return_mask))
+    if image.array.dtype != np.uint8:
+        if ranges is None:
+            ranges = _own_range(algorithm) or [(style.minimum, style.maximum)]
+        if colormap is None and image.count == 1 and algorithm is None:
+            colormap = named_colormap(style.colormap_name)
+    return _drawn(image, ranges, colormap, image_format, add_mask=render.return_mask is not False)
+
+
+def _processed(image: ImageData, algorithm: BaseAlgorithm) -> ImageData:
+    try:
+        with np.errstate(all="ignore"):
+            return algorithm(image)
+    except (ValueError, TypeError, IndexError, ZeroDivisionError, OverflowError) as error:
+        raise QueryError(f"the algorithm cannot be applied to these values: {error}") from None
+
+
+def _own_range(algorithm: BaseAlgorithm | None) -> list[tuple[float, float]] | None:
+    if algorithm is None or not algorithm.output_min or not algorithm.output_max:
+        return None
+    return [(float(low), float(high)) for low, high in zip(algorithm.output_min, algorithm.output_max, strict=True)]
+
+
+def _drawn(
+    image: ImageData,
+    ranges: Sequence[tuple[float, float]] | None,
+    colormap: ColorMapType | None,
+    image_format: ImageType,
+    *,
+    add_mask: bool,
+) -> tuple[bytes, str]:
+    content, media_type = render_image(
+        image, output_format=image_format, rescale=ranges, colormap=colormap, add_mask=add_mask
+    )
+    return content, media_type
+
+
+def _values(image: ImageData, image_format: ImageType, *, add_mask: bool) -> tuple[bytes, str]:
+    """The values, NaN where missing; with ``add_mask`` a further band that is 255 where valid and 0 where not."""
+    data = image.data
+    if data.dtype.kind == "f":
+        data = np.where(image.array.mask, np.nan, data).astype(data.dtype)
+    if add_mask:
+        valid = ~np.logical_or.reduce(image.array.mask)
+        data = np.concatenate([data, np.where(valid, 255, 0)[np.newaxis].astype(data.dtype)])
+    if image_format == ImageType.npy:
+        return encode(data, img_format="NPY"), image_format.mediatype
+    options: dict[str, Any] = {"transform": image.transform, "crs": image.crs}
+    if data.dtype.kind == "f":
+        options["nodata"] = np.nan
+    content = encode(data, img_format="GTiff", **options)
+    return content, image_format.mediatype

@@ -1,0 +1,142 @@
+"""Series at up to thousands of places in one request, each chunk being read once."""
+
+from dataclasses import replace
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.responses import Response
+
+from services.core import stac
+from services.core.errors import QueryError, RequestTooLarge
+from tiler.coverage import FOREIGN, Points, encode, numbers, points_csv
+from tiler.edr import (
+    CELL_JSON_BYTES,
+    VALUE_JSON_BYTES,
+    Body,
+    Crs,
+    DataQuery,
+    Names,
+    OtherNames,
+    answer_places,
+    data_query_of,
+    given_names,
+    read_json,
+    series_at,
+)
+from tiler.formats import POINTS_FORMATS, Format, answer
+from tiler.geometry import Place, check_place
+from tiler.request import COLLECTION, INSTANCE, FromPath, Interval
+from tiler.state import State
+
+WANTED = 'a GeoJSON FeatureCollection of Points, or {"coords": [[lon, lat], ...]}'
+
+type Kind = Annotated[
+    str | None,
+    Query(alias="f", description="Encoding: JSON (plain arrays), CSV, CoverageJSON, GeoJSON or NetCDF."),
+]
+
+
+def points_query(
+    request: Request,
+    served: FromPath,
+    datetime: Interval = None,
+    parameter_name: Names = None,
+    parameter_names: OtherNames = None,
+    variable: OtherNames = None,
+    crs: Crs = None,
+    f: Kind = None,
+) -> DataQuery:
+    """What a batch of points has in common with the other data queries."""
+    names = given_names(parameter_name, parameter_names, variable)
+    return data_query_of(request, served, datetime, names, crs, f, POINTS_FORMATS)
+
+
+def router(state: State) -> APIRouter:  # noqa: ARG001 - every router of the app is made from the state
+    """``points`` of the current and of named versions."""
+    routes = APIRouter(tags=["points"])
+    for prefix, suffix in ((COLLECTION, ""), (INSTANCE, "OfVersion")):
+        routes.add_api_route(
+            f"{prefix}/points", points, methods=["POST"], response_class=Response, operation_id=f"points{suffix}"
+        )
+    return routes
+
+
+def points(request: Request, asked: Annotated[DataQuery, Depends(points_query)], body: Body) -> Response:
+    """Series at many places, answered in the order asked.
+
+    The body is a GeoJSON FeatureCollection of Points (whose ids come back), or `{"coords": [[lon, lat], ...]}`.
+    """
+    places, ids = read_body(read_json(body), most=asked.settings.max_places_post)
+    asked = replace(asked, query={**asked.query, "points": len(places)})
+    if asked.kind not in {Format.JSON, Format.CSV}:
+        return answer_places(request, asked, places, several=True)
+    per_place = len(asked.positions) * VALUE_JSON_BYTES * len(asked.quantities) + CELL_JSON_BYTES
+    asked.check_bytes(len(places) * per_place)
+    found = series_at(request, asked, places, several=True)
+    name = f"{asked.served.id}_points"
+    return answer(points_csv(found) if asked.kind is Format.CSV else plain_json(found, ids), asked.kind, name)
+
+
+def read_body(document: Any, *, most: int) -> tuple[list[Place], list[str | int | None]]:  # noqa: ANN401 - any JSON data
+    """Places and the ids of their features, in order; heights are left out.
+
+    Raises:
+        QueryError: if it is neither of the two forms.
+        RequestTooLarge: if there are more than ``most`` places.
+    """
+    ids: list[str | int | None]
+    match document:
+        case {"coords": list(coordinates)} if len(document) == 1:
+            ids = [None] * len(coordinates)
+        case {"type": "FeatureCollection", "features": list(features)}:
+            coordinates = [_coordinates(number, feature) for number, feature in enumerate(features)]
+            ids = [feature.get("id") if isinstance(feature.get("id"), str | int) else None for feature in features]
+        case _:
+            raise QueryError(f"the body must be {WANTED}")
+    if not coordinates:
+        raise QueryError(f"the body names no place; it must be {WANTED}")
+    if len(coordinates) > most:
+        raise RequestTooLarge(
+            f"the body has {len(coordinates)} places and at most {most} are answered at once: send them in parts"
+        )
+    return [_place(number, pair) for number, pair in enumerate(coordinates)], ids
+
+
+def _coordinates(number: int, feature: Any) -> Any:  # noqa: ANN401 - any JSON data
+    match feature:
+        case {"geometry": {"type": "Point", "coordinates": coordinates}}:
+            return coordinates
+    raise QueryError(f"feature {number} (from 0) is not a Feature with a Point; the body must be {WANTED}")
+
+
+def _place(number: int, pair: Any) -> Place:  # noqa: ANN401 - any JSON data
+    is_numbers = isinstance(pair, list) and all(
+        isinstance(part, int | float) and not isinstance(part, bool) for part in pair
+    )
+    if not is_numbers or len(pair) not in {2, 3}:
+        raise QueryError(f"place {number} (from 0) is not [longitude, latitude] in degrees")
+    try:
+        return check_place(float(pair[0]), float(pair[1]))
+    except (QueryError, OverflowError) as error:
+        raise QueryError(f"place {number} (from 0): {error}") from None
+
+
+def plain_json(found: Points, ids: list[str | int | None]) -> bytes:
+    """Plain arrays: ``time`` once, and for each place the values of each variable in its order."""
+    source = found.source
+    shown = {quantity.name: numbers(quantity, found.values[quantity.name]) for quantity in source.quantities}
+    return encode(
+        {
+            "time": stac.instants(source.time.instants),
+            "parameters": stac.parameters(source.product, [quantity.name for quantity in source.quantities]),
+            "points": [
+                {
+                    **({} if ids[number] is None else {"id": ids[number]}),
+                    **spot.to_json(),
+                    "values": {name: values[number] for name, values in shown.items()},
+                }
+                for number, spot in enumerate(found.spots)
+            ],
+            FOREIGN: source.metadata(),
+        }
+    )
