@@ -220,7 +220,7 @@ class ModelCard(_Part):
         return [feature.name for tensor in self.inputs for feature in tensor.features]
 
 
-def _lines(value: Any, indent: str) -> str:  # noqa: ANN401 - JSON data
+def _lines(value: Any, indent: str) -> str:
     if isinstance(value, dict) and value:
         inner = indent + "  "
         rows = (f"{inner}{json.dumps(key)}: {_lines(item, inner)}" for key, item in value.items())

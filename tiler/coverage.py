@@ -522,7 +522,7 @@ def _headings(source: Source) -> list[str]:
     return [f"{quantity.name} [{quantity.units}]" for quantity in source.quantities]
 
 
-def _field(value: Any) -> Any:  # noqa: ANN401 - a number or None
+def _field(value: Any) -> Any:
     return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
 
 

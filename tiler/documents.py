@@ -43,7 +43,7 @@ def collection_url(request: Request, collection: str, version: str | None = None
     return address if version is None else f"{address}/instances/{quote(version, safe='')}"
 
 
-def link(rel: str, href: str, media_type: str = JSON, title: str | None = None, **more: Any) -> stac.Link:  # noqa: ANN401
+def link(rel: str, href: str, media_type: str = JSON, title: str | None = None, **more: Any) -> stac.Link:
     """One link."""
     return {"rel": rel, "href": href, "type": media_type, **({"title": title} if title else {}), **more}
 

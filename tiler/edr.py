@@ -105,7 +105,7 @@ class DataQuery:
             query=self.query,
         )
 
-    def describe(self, request: Request, layout: Layout, *parts: Any) -> None:  # noqa: ANN401 - any JSON data
+    def describe(self, request: Request, layout: Layout, *parts: Any) -> None:
         """Set the headers of the answer; a client that holds it is told so before anything is read."""
         describe(
             request,
@@ -268,7 +268,7 @@ def cube(
     return _answer_cells(request, asked, cells_touching(asked.grid, [read_box(bbox)]), None)
 
 
-def read_json(body: bytes) -> Any:  # noqa: ANN401 - any JSON data
+def read_json(body: bytes) -> Any:
     """The JSON data of a body.
 
     Raises:

@@ -64,7 +64,7 @@ def read_area(text: str, *, most: int) -> MultiPolygon:
     return check_area(_wkt(text, most, "vertices", AREAS), most=most)
 
 
-def area_of_geojson(document: Any, *, most: int) -> MultiPolygon:  # noqa: ANN401 - any JSON data
+def area_of_geojson(document: Any, *, most: int) -> MultiPolygon:
     """The area of a GeoJSON Polygon, MultiPolygon, or a Feature of one.
 
     Raises:

@@ -23,6 +23,8 @@ WIDEST = 2048
 STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 """Distances between ticks, times a power of ten."""
 
+MOST_STEPS = 7
+
 
 @dataclass(frozen=True, kw_only=True)
 class Legend:
@@ -48,7 +50,7 @@ class Legend:
         """Round numbers inside the range, four to eight of them."""
         span = self.maximum - self.minimum
         power = 10.0 ** math.floor(math.log10(span / 5))
-        step = next(step for step in (part * power for part in STEPS) if span / step <= 7)
+        step = next(step for step in (part * power for part in STEPS) if span / step <= MOST_STEPS + 1e-6)
         first = math.ceil(self.minimum / step - 1e-9)
         last = math.floor(self.maximum / step + 1e-9)
         digits = max(0, -math.floor(math.log10(step) - 1e-9) + 1)
@@ -68,7 +70,7 @@ class Legend:
         draw.text((MARGIN, MARGIN), label, fill=INK, font=font)
         top, length = MARGIN + FONT + GAP, width - 2 * MARGIN
         for x in range(length):
-            color = self.colors[min(len(self.colors) - 1, x * len(self.colors) // length)]
+            color = self.colors[round(x * (len(self.colors) - 1) / (length - 1))]
             draw.line([(MARGIN + x, top), (MARGIN + x, top + BAR - 1)], fill=color[:3])
         end = -math.inf
         for tick in self.ticks:

@@ -43,7 +43,7 @@ def netcdf(answer: Points | Raster | Zonal) -> bytes:
     return target.getvalue()
 
 
-def _global(file: Any, answer: Points | Raster | Zonal) -> None:  # noqa: ANN401 - h5netcdf has no types
+def _global(file: Any, answer: Points | Raster | Zonal) -> None:
     source = answer.source
     metadata = source.metadata()
     attributes: dict[str, Any] = {
@@ -70,7 +70,7 @@ def _global(file: Any, answer: Points | Raster | Zonal) -> None:  # noqa: ANN401
         file.attrs[name] = value
 
 
-def _time(file: Any, time: TimeAxis) -> None:  # noqa: ANN401
+def _time(file: Any, time: TimeAxis) -> None:
     micro = time.instants.astype(np.int64)
     bounds = time.bounds.astype("datetime64[us]").astype(np.int64)
     whole = bool((micro % 1_000_000 == 0).all())
@@ -83,7 +83,7 @@ def _time(file: Any, time: TimeAxis) -> None:  # noqa: ANN401
     _variable(file, "time_bnds", ("time", "bnds"), bounds // scale, units)
 
 
-def _raster(file: Any, answer: Raster) -> None:  # noqa: ANN401
+def _raster(file: Any, answer: Raster) -> None:
     cells = answer.cells
     file.dimensions["y"] = cells.height
     file.dimensions["x"] = cells.width
@@ -103,7 +103,7 @@ def _raster(file: Any, answer: Raster) -> None:  # noqa: ANN401
         )
 
 
-def _points(file: Any, answer: Points) -> None:  # noqa: ANN401
+def _points(file: Any, answer: Points) -> None:
     spots = answer.spots
     file.dimensions["point"] = len(spots)
     number = {"long_name": "number of the place in the order asked, from 0", "cf_role": "timeseries_id"}
@@ -128,7 +128,7 @@ def _points(file: Any, answer: Points) -> None:  # noqa: ANN401
         _variable(file, quantity.name, ("point", "time"), stored, attributes_, fill=quantity.fill, options=_COMPRESSED)
 
 
-def _zonal(file: Any, answer: Zonal) -> None:  # noqa: ANN401
+def _zonal(file: Any, answer: Zonal) -> None:
     for quantity in answer.source.quantities:
         attributes = _attributes(answer.source, quantity)
         for packing in ("scale_factor", "add_offset", "grid_mapping"):
@@ -151,7 +151,7 @@ def _attributes(source: Source, quantity: Quantity) -> dict[str, Any]:
     return attributes
 
 
-def _grid_mapping(file: Any) -> None:  # noqa: ANN401
+def _grid_mapping(file: Any) -> None:
     attributes = {
         "grid_mapping_name": "latitude_longitude",
         "geographic_crs_name": "WGS 84",
@@ -171,7 +171,7 @@ def _wkt() -> str:
 
 
 def _variable(
-    file: Any,  # noqa: ANN401
+    file: Any,
     name: str,
     dimensions: tuple[str, ...],
     values: NDArray[Any],

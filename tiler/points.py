@@ -77,7 +77,7 @@ def points(request: Request, asked: Annotated[DataQuery, Depends(points_query)],
     return answer(points_csv(found) if asked.kind is Format.CSV else plain_json(found, ids), asked.kind, name)
 
 
-def read_body(document: Any, *, most: int) -> tuple[list[Place], list[str | int | None]]:  # noqa: ANN401 - any JSON data
+def read_body(document: Any, *, most: int) -> tuple[list[Place], list[str | int | None]]:
     """Places and the ids of their features, in order; heights are left out.
 
     Raises:
@@ -102,14 +102,14 @@ def read_body(document: Any, *, most: int) -> tuple[list[Place], list[str | int 
     return [_place(number, pair) for number, pair in enumerate(coordinates)], ids
 
 
-def _coordinates(number: int, feature: Any) -> Any:  # noqa: ANN401 - any JSON data
+def _coordinates(number: int, feature: Any) -> Any:
     match feature:
         case {"geometry": {"type": "Point", "coordinates": coordinates}}:
             return coordinates
     raise QueryError(f"feature {number} (from 0) is not a Feature with a Point; the body must be {WANTED}")
 
 
-def _place(number: int, pair: Any) -> Place:  # noqa: ANN401 - any JSON data
+def _place(number: int, pair: Any) -> Place:
     is_numbers = isinstance(pair, list) and all(
         isinstance(part, int | float) and not isinstance(part, bool) for part in pair
     )

@@ -215,7 +215,9 @@ def _links(request: Request, served: Served, address: str) -> Iterator[stac.Link
     yield link("http://www.opengis.net/def/rel/ogc/1.0/queryables", f"{address}/queryables", SCHEMA)
     yield link("alternate", f"{root}/map/{served.id}", "text/html", title="map")
     yield link("http://www.opengis.net/def/rel/ogc/1.0/tilesets-map", f"{address}/map/tiles", title="tilesets")
-    yield link("xyz", f"{address}/tiles/WebMercatorQuad/{{z}}/{{x}}/{{y}}.png", "image/png", title="tiles, newest period")
+    yield link(
+        "xyz", f"{address}/tiles/WebMercatorQuad/{{z}}/{{x}}/{{y}}.png", "image/png", title="tiles, newest period"
+    )
     yield link("tilejson", f"{address}/WebMercatorQuad/tilejson.json", title="TileJSON, newest period")
     wmts: stac.Document = {"wmts:layer": [quantity.name for quantity in product.quantities]}
     yield link("wmts", f"{address}/WMTSCapabilities.xml", "application/xml", title="WMTS with time", **wmts)
@@ -485,7 +487,7 @@ def _filter(
     request: Request,
     ids: Sequence[str] | None,
     box: Box | None,
-    intersects: Any,  # noqa: ANN401 - any JSON data
+    intersects: Any,
     datetime: str | None,
     limit: int,
     token: str | None,
@@ -505,7 +507,7 @@ def _filter(
     )
 
 
-def _geometry(document: Any, most: int) -> BaseGeometry:  # noqa: ANN401 - any JSON data
+def _geometry(document: Any, most: int) -> BaseGeometry:
     try:
         geometry = shape(document)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, shapely.errors.ShapelyError):
@@ -548,7 +550,7 @@ def _address(request: Request, served: Served) -> str:
     return collection_url(request, served.id, version)
 
 
-def _with_token(request: Request, token: str) -> Any:  # noqa: ANN401 - a starlette URL
+def _with_token(request: Request, token: str) -> Any:
     return request.url.include_query_params(token=token)
 
 
@@ -560,7 +562,7 @@ def _box(text: str | None) -> Box | None:
     return None if text is None else read_box(text)
 
 
-def _json_of(text: str) -> Any:  # noqa: ANN401 - any JSON data
+def _json_of(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -71,7 +71,7 @@ def validate(
     session.say(scores, [f"{name}: {value}" for name, value in scores.items()])
 
 
-def _function(product: str, name: str) -> Any:  # noqa: ANN401 - a function of the product's package
+def _function(product: str, name: str) -> Any:
     found = getattr(products.product(product), name, None)
     if not callable(found):
         raise Refused(f"product {product!r} has no {name}")

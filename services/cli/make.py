@@ -13,6 +13,7 @@ from services.cli.session import DryRunOption, JsonOption, Session, StoreOption,
 from services.core.catalog import Version, current_version, read_pointer
 from services.core.errors import Refused, SettingsError
 from services.core.grid import Window
+from services.core.product import check_id
 from services.pipeline import plan as planning
 from services.pipeline import publish as publishing
 from services.pipeline import run as running
@@ -113,6 +114,7 @@ def ingest(
     as_json: JsonOption = False,
 ) -> None:
     """Publish any raster time series (NetCDF, GeoTIFF, Zarr, GRIB) as a collection."""
+    check_id(collection)
     session = open_session(context, store, as_json=as_json)
     options = IngestOptions(
         variable=variable, units=units, time=time, title=title, quantum=quantum, description=description

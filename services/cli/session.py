@@ -26,7 +26,7 @@ class Session:
     store: Store
     as_json: bool
 
-    def say(self, document: Any, lines: list[str]) -> None:  # noqa: ANN401 - any JSON data
+    def say(self, document: Any, lines: list[str]) -> None:
         """Print a result: the document as JSON if that was asked for, else the lines."""
         text = json.dumps(document, indent=2, ensure_ascii=False) if self.as_json else "\n".join(lines)
         sys.stdout.write(text + "\n")

@@ -237,6 +237,8 @@ def runs_of(owner: dict[int, str], time: TimeAxis) -> tuple[Run, ...]:
 
 def read_pointer(store: Store, product: str) -> tuple[Pointer, str] | None:
     """The pointer and the etag that a flip must name; None where the collection was never published."""
+    if not is_collection_id(product):
+        return None
     key = layout.pointer_key(product)
     try:
         data, etag = store.get_tagged(key)

@@ -97,7 +97,7 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def canonical(document: Any) -> bytes:  # noqa: ANN401 - any JSON data
+def canonical(document: Any) -> bytes:
     """JSON bytes that are the same for the same data: sorted keys, no white space, no NaN."""
     return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
 

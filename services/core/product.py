@@ -29,6 +29,19 @@ def is_collection_id(name: str) -> bool:
     return _ID.fullmatch(name) is not None and name not in RESERVED
 
 
+def check_id(name: str) -> None:
+    """Refuse a name that cannot be the id of a collection.
+
+    Raises:
+        DeclarationError: naming what would be right.
+    """
+    if not is_collection_id(name):
+        raise DeclarationError(
+            f"{name!r} cannot be the id of a collection (small letters, digits, _ and -, none of "
+            f"{', '.join(sorted(RESERVED))})"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Provider:
     """Who made, licensed or processed the data (STAC provider)."""
@@ -91,11 +104,7 @@ class Product:
     """Further global CF attributes."""
 
     def __post_init__(self) -> None:
-        if not is_collection_id(self.id):
-            raise DeclarationError(
-                f"{self.id!r} cannot be the id of a collection (small letters, digits, _ and -, none of "
-                f"{', '.join(sorted(RESERVED))})"
-            )
+        check_id(self.id)
         if not self.title or not self.description:
             raise DeclarationError(f"{self.id}: title and description must say something")
         names = [quantity.name for quantity in self.quantities]

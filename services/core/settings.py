@@ -134,11 +134,9 @@ class Settings(_Environment):
     """Largest width or height of an image in pixels"""
     max_cells: Count = 32_000_000
     """Most grid cells read for one request"""
-    max_periods: Count = 5000
-    """Most periods in one request"""
     max_places_get: Count = 100
     """Most places in one GET request"""
-    max_places_post: Count = 1000
+    max_places_post: Count = 10_000
     """Most places in one POST request"""
     max_vertices: Count = 5000
     """Most vertices of a polygon"""

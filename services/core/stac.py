@@ -1,6 +1,7 @@
 """A version as STAC: the collection document that also serves OGC API EDR, and its items, as plain dictionaries.
 
-STAC 1.1.0 with the datacube 2.2.0, render 2.0.0, version 1.2.0, projection 2.0.0 and raster 2.0.0 extensions.
+STAC 1.1.0 with the datacube 2.2.0, render 2.0.0, version 1.2.0, projection 2.0.0, raster 2.0.0 and
+scientific 1.0.0 extensions.
 Nothing here knows the web: whoever serves a document gives the links and says how a storage key becomes an address.
 """
 
@@ -25,6 +26,7 @@ DATACUBE = "https://stac-extensions.github.io/datacube/v2.2.0/schema.json"
 RENDER = "https://stac-extensions.github.io/render/v2.0.0/schema.json"
 VERSION = "https://stac-extensions.github.io/version/v1.2.0/schema.json"
 PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
+SCIENTIFIC = "https://stac-extensions.github.io/scientific/v1.0.0/schema.json"
 RASTER = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
 
 COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
@@ -93,6 +95,7 @@ def collection(version: Version, *, links: Sequence[Link], href: Href) -> Docume
         ]
     if product.citation:
         document["sci:citation"] = product.citation
+        document["stac_extensions"].append(SCIENTIFIC)
     if not document["item_assets"]:
         del document["item_assets"]
     if not document["summaries"]["cenote:models"]:

@@ -40,6 +40,9 @@ def level_window(
     total = np.zeros(window.shape)
     weight = np.zeros(window.shape)
     whole = np.zeros(window.shape)
+    # sums have 53 binary digits: of wider values a mean could leave the span of what it is made of, if by the last one
+    wide = np.dtype(quantity.dtype).itemsize == 8  # noqa: PLR2004 - bytes
+    lowest, highest = (np.zeros(window.shape if wide else (0, 0), dtype=quantity.dtype) for _ in range(2))
     for part in windows(window.shape, (max(1, STRIP_CELLS // (factor * factor * window.width)), window.width)):
         top, left = (window.row + part.row) * factor, window.column * factor
         bottom = min(top + part.height * factor, grid.height)
@@ -54,9 +57,14 @@ def level_window(
         total[part.rows] = _sums(along * areas, factor, 0, part.height)
         weight[part.rows] = _sums(counts * areas, factor, 0, part.height)
         whole[part.rows] = _sums(whole_counts * areas, factor, 0, part.height)
+        if wide:
+            lowest[part.rows] = _ends(stored, valid, factor, part.shape, np.minimum)
+            highest[part.rows] = _ends(stored, valid, factor, part.shape, np.maximum)
     some = weight > 0
     mean = np.divide(total, weight, out=np.zeros_like(total), where=some)
     out = _stored(mean, some, quantity)
+    if wide:
+        out[some] = np.clip(out[some], lowest[some], highest[some])
     share = np.divide(weight, whole, out=np.zeros_like(weight), where=whole > 0)
     fraction = np.clip(np.rint(share * VALID_FRACTION_FULL), 1, VALID_FRACTION_FULL - 1)
     fraction[~some] = 0
@@ -80,16 +88,31 @@ def _sums(terms: NDArray[Any], factor: int, axis: int, count: int) -> NDArray[np
     return sums
 
 
+def _ends(
+    stored: NDArray[Any], valid: NDArray[np.bool_], factor: int, shape: tuple[int, int], least: np.ufunc
+) -> NDArray[Any]:
+    """The smallest (``np.minimum``) or largest (``np.maximum``) valid value of each block; any value where none is."""
+    limits = np.finfo(stored.dtype) if stored.dtype.kind == "f" else np.iinfo(stored.dtype)
+    neutral = limits.max if least is np.minimum else limits.min
+    padded = np.full((shape[0] * factor, shape[1] * factor), neutral, dtype=stored.dtype)
+    np.copyto(padded[: stored.shape[0], : stored.shape[1]], stored, where=valid)
+    ends: NDArray[Any] = least.reduce(padded.reshape(shape[0], factor, shape[1], factor), axis=(1, 3))
+    return ends
+
+
 def _stored(mean: NDArray[np.float64], some: NDArray[np.bool_], quantity: Quantity) -> NDArray[Any]:
     dtype = np.dtype(quantity.dtype)
     if not quantity.is_integer:
         return np.where(some, mean, np.nan).astype(dtype)
-    whole = np.rint(mean)
+    info = np.iinfo(dtype)
+    # the largest int64 is no float, and its neighbour above does not fit
+    whole = np.clip(np.rint(mean), float(info.min), np.nextafter(float(info.max) + 1, 0))
     fill = float(quantity.fill)
     # a mean that happens to be the missing value moves to its neighbour on the side it came from
     clash = some & (whole == fill)
     if clash.any():
-        info = np.iinfo(dtype)
         up = ((mean >= fill) & (fill < info.max)) | (fill == info.min)
         whole = np.where(clash, np.where(up, fill + 1, fill - 1), whole)
-    return np.where(some, whole, fill).astype(dtype)
+    out: NDArray[Any] = np.where(some, whole, 0.0).astype(dtype)
+    out[~some] = quantity.fill
+    return out

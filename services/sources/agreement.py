@@ -36,7 +36,9 @@ class Named:
     description: Description
 
 
-def grid(names: Sequence[str], described: Sequence[Description], like: Product | None) -> tuple[Grid, list[tuple[str, str]]]:
+def grid(
+    names: Sequence[str], described: Sequence[Description], like: Product | None
+) -> tuple[Grid, list[tuple[str, str]]]:
     """The one grid of all files, and what was done to come to it.
 
     Raises:
@@ -65,11 +67,15 @@ def units(names: Sequence[str], described: Sequence[Description], told: str | No
         others = [unit for unit in stated if unit != told.strip()]
         return told.strip(), f"{told.strip()} (--units)" + (f"; the files say {', '.join(others)}" if others else "")
     if not stated:
-        raise InputRefused(f"{names[0]} states no unit; say it with --units, for example --units ppm, or --units 1 for none")
+        raise InputRefused(
+            f"{names[0]} states no unit; say it with --units, for example --units ppm, or --units 1 for none"
+        )
     if len(stated) > 1:
         one, other = list(stated)[:2]
         where = [next(n for n, d in zip(names, described, strict=True) if d.units == unit) for unit in (one, other)]
-        raise InputRefused(f"{where[1]} is in {other!r} and {where[0]} in {one!r}; convert one, or say which holds with --units")
+        raise InputRefused(
+            f"{where[1]} is in {other!r} and {where[0]} in {one!r}; convert one, or say which holds with --units"
+        )
     unit, count = stated.most_common()[0]
     return unit, unit if count == len(described) else f"{unit} (stated by {count} of {len(described)} files)"
 
@@ -85,7 +91,9 @@ def variable(
     found = described[0].access.variable
     for name, description in zip(names, described, strict=True):
         if description.access.variable != found:
-            raise InputRefused(f"{name} holds {description.access.variable!r} and {names[0]} {found!r}; choose one with --variable")
+            raise InputRefused(
+                f"{name} holds {description.access.variable!r} and {names[0]} {found!r}; choose one with --variable"
+            )
     if not found and isinstance(option, Pattern):
         literal = option.text.partition("{")[0].strip("_-. *")
         found = literal if literal and literal[0].isalpha() else ""
@@ -94,16 +102,25 @@ def variable(
     fact = clean if clean == found or not found else f"{found}, called {clean}"
     if not found:
         fact = "value (nothing names it; --variable does)"
-    return clean, f"{fact}: {text}" if text and text != clean else (f"{fact} (--variable)" if told == found and told else fact)
+    return clean, f"{fact}: {text}" if text and text != clean else (
+        f"{fact} (--variable)" if told == found and told else fact
+    )
 
 
 def cleaned(name: str) -> str:
     """A name as a quantity may have it: letters, digits and ``_``, a letter first."""
-    text = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name).strip("_")[:60] or "value"
-    return text if text[0].isalpha() else f"v_{text}"
+    text = (
+        "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name).strip("_")[:60] or "value"
+    )
+    text = text if text[0].isalpha() else f"v_{text}"
+    try:
+        Quantity(name=text, units="1", long_name=text)
+    except DeclarationError:  # a coordinate or an array of the layout has it
+        return f"{text}_values"
+    return text
 
 
-def quantity(  # noqa: PLR0913 - all that makes one
+def quantity(
     names: Sequence[str],
     described: Sequence[Description],
     named: Named,
@@ -218,7 +235,7 @@ def _told(found: Grid) -> str:
     return f"{found.width} x {found.height} cells of {step}{decimal} degrees from {west}, {north}"
 
 
-def _degrees(value: Any, side: str) -> str:  # noqa: ANN401 - a fraction
+def _degrees(value: Any, side: str) -> str:
     return f"{float(value):g} {side}"
 
 
@@ -242,7 +259,10 @@ def _longitudes(description: Description) -> str:
         *(["rotated to -180..180"] if layout.roll else []),
     ]
     east = float(description.grid.west)
-    moved = not layout.roll and abs(((description.first_longitude - east) + 180) % 360 - 180 - (description.first_longitude - east)) > 1
+    moved = (
+        not layout.roll
+        and abs(((description.first_longitude - east) + 180) % 360 - 180 - (description.first_longitude - east)) > 1
+    )
     return ", ".join([span, *done, *(["moved by a whole turn"] if moved else [])])
 
 

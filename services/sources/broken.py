@@ -24,6 +24,6 @@ def reading(name: str) -> Iterator[None]:
             yield
     except CenoteError:
         raise
-    except Exception as error:  # noqa: BLE001 - HDF5, GDAL, zlib, eccodes and scipy raise anything on broken bytes
+    except Exception as error:
         told = " ".join(str(error).split())[:LONGEST]
         raise InputRefused(f"{name} is broken or is not what it begins as: {type(error).__name__}: {told}") from error

@@ -64,7 +64,9 @@ class Variable:
         scale, offset = self.attributes.get("scale_factor"), self.attributes.get("add_offset")
         if scale is None and offset is None:
             return values
-        return values.astype(np.float64) * float(1.0 if scale is None else scale) + float(0.0 if offset is None else offset)
+        return values.astype(np.float64) * float(1.0 if scale is None else scale) + float(
+            0.0 if offset is None else offset
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +95,7 @@ class _Candidate:
     time_dimension: str | None
 
 
-def normal_attribute(value: Any) -> Any:  # noqa: ANN401 - whatever a library hands out
+def normal_attribute(value: Any) -> Any:
     """An attribute as text, number, or list of them."""
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace").rstrip("\x00")
@@ -106,7 +108,7 @@ def normal_attribute(value: Any) -> Any:  # noqa: ANN401 - whatever a library ha
     return value
 
 
-def coordinate_role(variable: Variable) -> CoordinateRole | None:
+def coordinate_role(variable: Variable) -> CoordinateRole | None:  # noqa: PLR0911 - one rule after the other
     """What a coordinate variable says it is; its unit counts first, then its standard name, then its name."""
     units, standard, name = variable.text("units"), variable.text("standard_name"), variable.name.lower()
     lower = units.lower()
@@ -118,7 +120,9 @@ def coordinate_role(variable: Variable) -> CoordinateRole | None:
         return "time"
     if standard in {"grid_longitude", "grid_latitude"}:
         return "rotated"
-    if lower in _LENGTHS and (standard.startswith("projection_") or name in {"x", "y", "xc", "yc", "easting", "northing"}):
+    if lower in _LENGTHS and (
+        standard.startswith("projection_") or name in {"x", "y", "xc", "yc", "easting", "northing"}
+    ):
         return "projected"
     if standard == "longitude" or (name in _LONGITUDE_NAMES and lower in _DEGREES):
         return "longitude"
@@ -212,7 +216,7 @@ def _choose(container: Container, wanted: str | None) -> _Candidate:
     found: dict[str, _Candidate] = {}
     reasons: dict[str, str] = {}
     for variable in container.variables.values():
-        if variable.dtype.kind not in "iufb" or len(variable.dimensions) < 2:  # noqa: PLR2004 - a map has two
+        if variable.dtype.kind not in "iufb" or len(variable.dimensions) < 2:
             continue
         if _is_bounds(container, variable):
             continue
@@ -233,7 +237,9 @@ def _choose(container: Container, wanted: str | None) -> _Candidate:
     if len(usable) == 1:
         return next(iter(usable.values()))
     if usable:
-        raise InputRefused(f"{container.name} has {len(usable)} raster variables; choose one with --variable: {', '.join(usable)}")
+        raise InputRefused(
+            f"{container.name} has {len(usable)} raster variables; choose one with --variable: {', '.join(usable)}"
+        )
     if reasons:
         name, reason = next(iter(reasons.items()))
         raise InputRefused(f"{container.name}: {name} {reason}")
@@ -268,7 +274,9 @@ def _candidate(container: Container, variable: Variable) -> _Candidate | str:
     other = [d for d in long if d != time]
     if other:
         sizes = ", ".join(f"{d} ({variable.shape[variable.dimensions.index(d)]})" for d in other)
-        return f"has more than time, latitude and longitude: {sizes}; take one slice of it first, for example with ncks -d"
+        return (
+            f"has more than time, latitude and longitude: {sizes}; take one slice of it first, for example with ncks -d"
+        )
     if 0 in variable.shape:
         return "is empty"
     return _Candidate(
@@ -280,7 +288,7 @@ def _why_not(container: Container, variable: Variable, roles: Mapping[Coordinate
     flat = [
         other
         for other in container.variables.values()
-        if len(other.dimensions) == 2  # noqa: PLR2004 - two-dimensional coordinates
+        if len(other.dimensions) == 2
         and coordinate_role(other) in {"latitude", "longitude"}
         and set(other.dimensions) <= set(variable.dimensions)
     ]
@@ -318,7 +326,9 @@ def _times(
     if coordinate is None:
         return None, None, []
     units = coordinate.text("units")
-    reference = clock.parse_reference(f"{container.name}: {coordinate.name}", units, coordinate.text("calendar") or None)
+    reference = clock.parse_reference(
+        f"{container.name}: {coordinate.name}", units, coordinate.text("calendar") or None
+    )
     times = clock.decode(f"{container.name}: {coordinate.name}", coordinate.values(), reference).reshape(-1)
     if times.size != slices:
         raise InputRefused(f"{container.name}: {coordinate.name} has {times.size} times for {slices} maps")
@@ -364,7 +374,7 @@ def _valid_range(
 ) -> tuple[float | int | None, float | int | None]:
     low, high = attributes.get("valid_min"), attributes.get("valid_max")
     both = attributes.get("valid_range")
-    if isinstance(both, list) and len(both) == 2:  # noqa: PLR2004 - two ends
+    if isinstance(both, list) and len(both) == 2:
         low, high = both
     ends: list[float | int | None] = []
     for end in (low, high):
@@ -383,7 +393,7 @@ def _valid_range(
     return ends[0], ends[1]
 
 
-def _same_bits(value: Any, raw: np.dtype[Any]) -> float | int | None:  # noqa: ANN401 - an attribute's value
+def _same_bits(value: Any, raw: np.dtype[Any]) -> float | int | None:
     number = representable(value, raw)
     if number is None and raw.kind == "u" and isinstance(value, (np.signedinteger, int)) and int(value) < 0:
         # _Unsigned: attributes are signed as the stored type is, and mean the same bits
@@ -391,14 +401,14 @@ def _same_bits(value: Any, raw: np.dtype[Any]) -> float | int | None:  # noqa: A
     return number
 
 
-def _number(value: Any) -> float | None:  # noqa: ANN401 - an attribute's value
+def _number(value: Any) -> float | None:
     if isinstance(value, (list, str)) or value is None:
         return None
     number = float(value)
     return number if np.isfinite(number) else None
 
 
-def _text(value: Any) -> str | None:  # noqa: ANN401 - an attribute's value
+def _text(value: Any) -> str | None:
     if not isinstance(value, str) or not value.strip():
         return None
     return " ".join(value.split())[:_LONGEST]

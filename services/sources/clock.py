@@ -58,7 +58,7 @@ class Reference:
     """Microseconds from 1970 to the reference; 0 for ``absolute``."""
 
 
-def is_time_unit(units: Any) -> bool:  # noqa: ANN401 - an attribute may hold anything
+def is_time_unit(units: Any) -> bool:
     """Whether an attribute reads like the unit of a time coordinate."""
     return isinstance(units, str) and bool(_SINCE.match(units) or _ABSOLUTE.match(units))
 
@@ -107,10 +107,14 @@ def decode(name: str, values: NDArray[Any], reference: Reference) -> NDArray[np.
     length = _LENGTHS[reference.unit]
     if values.dtype.kind in "iu":
         if values.size and max(abs(int(values.min())), abs(int(values.max()))) > 2**62 // length:
-            raise InputRefused(f"{name}: times reach {int(np.abs(values).max())} {reference.unit}s, beyond any calendar")
+            raise InputRefused(
+                f"{name}: times reach {int(np.abs(values).max())} {reference.unit}s, beyond any calendar"
+            )
         return values.astype(np.int64) * length + reference.epoch
     if values.size and float(np.abs(values).max()) * length > 2.0**62:
-        raise InputRefused(f"{name}: times reach {float(np.abs(values).max()):g} {reference.unit}s, beyond any calendar")
+        raise InputRefused(
+            f"{name}: times reach {float(np.abs(values).max()):g} {reference.unit}s, beyond any calendar"
+        )
     precision = np.spacing(np.abs(values)).astype(np.float64) * length
     exact = [Fraction(float(value)) * length for value in values.ravel()]
     whole = np.asarray([round(value) for value in exact], dtype=np.int64).reshape(values.shape) + reference.epoch
@@ -134,12 +138,14 @@ def _absolute(name: str, values: NDArray[Any]) -> NDArray[np.int64]:
 def _calendar(name: str, values: NDArray[Any], reference: Reference) -> NDArray[np.int64]:
     if values.dtype.kind == "f" and (values != np.floor(values)).any():
         raise InputRefused(
-            f"{name}: times are fractions of a {reference.unit}, whose length is not fixed; only whole ones are accepted"
+            f"{name}: times are fractions of a {reference.unit}, whose length is not fixed; only whole ones can be read"
         )
     start = np.datetime64(reference.epoch, "us")
     day = (start.astype("datetime64[D]") - start.astype("datetime64[M]").astype("datetime64[D]")).astype(np.int64)
-    if day > 27:  # noqa: PLR2004 - a day that not every month has
-        raise InputRefused(f"{name}: times count {reference.unit}s from day {day + 1} of a month, which not all months have")
+    if day > 27:
+        raise InputRefused(
+            f"{name}: times count {reference.unit}s from day {day + 1} of a month, which not all months have"
+        )
     months = values.astype(np.int64) * (12 if reference.unit == "year" else 1)
     first = start.astype("datetime64[M]")
     within = start - first.astype("datetime64[us]")
@@ -150,17 +156,19 @@ def _calendar(name: str, values: NDArray[Any], reference: Reference) -> NDArray[
 def _epoch(name: str, date: re.Match[str], *, proleptic: bool) -> int:
     year, month, day = int(date["Y"]), int(date["M"]), int(date["D"])
     clock = (int(date["h"] or 0), int(date["m"] or 0), Fraction(date["s"] or 0))
-    if not (1 <= month <= 12 and 1 <= day <= 31 and clock[0] <= 24 and clock[1] < 60 and clock[2] < 61):  # noqa: PLR2004
+    if not (1 <= month <= 12 and 1 <= day <= 31 and clock[0] <= 24 and clock[1] < 60 and clock[2] < 61):
         raise InputRefused(f"{name}: {date[0]!r} is not a date that times can be counted from")
     # the standard calendar is Julian before 1582-10-15: 'days since 1-1-1' counts two days more than proleptic
-    number = _julian(year, month, day) if not proleptic and (year, month, day) < _GREGORIAN_SINCE else _gregorian(
-        year, month, day
+    number = (
+        _julian(year, month, day)
+        if not proleptic and (year, month, day) < _GREGORIAN_SINCE
+        else _gregorian(year, month, day)
     )
     zone = date["z"] or "Z"
     shift = 0
     if zone[0] in "+-":
         digits = zone[1:].replace(":", "")
-        hours, minutes = (digits[:-2], digits[-2:]) if len(digits) > 2 else (digits, "0")  # noqa: PLR2004 - hhmm or hh
+        hours, minutes = (digits[:-2], digits[-2:]) if len(digits) > 2 else (digits, "0")
         shift = (int(hours) * 60 + int(minutes)) * 60 * (1 if zone[0] == "+" else -1)
     seconds = (clock[0] * 60 + clock[1]) * 60 - shift
     return (number * 86_400 + seconds) * SECOND + round(clock[2] * SECOND)
@@ -173,6 +181,6 @@ def _gregorian(year: int, month: int, day: int) -> int:
 
 def _julian(year: int, month: int, day: int) -> int:
     # Meeus, Astronomical Algorithms, ch. 7, as a whole number of days since 1970-01-01
-    if month <= 2:  # noqa: PLR2004 - the year begins in March here
+    if month <= 2:
         year, month = year - 1, month + 12
     return (1461 * (year + 4716)) // 4 + (306001 * (month + 1)) // 10000 + day - 1524 - 2440588

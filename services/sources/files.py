@@ -106,7 +106,7 @@ def local(source: Source) -> str:
         return source.location
     if not source.remote:
         with reading(source.name):
-            status = os.stat(source.location)
+            status = Path(source.location).stat()
             if (status.st_size, str(status.st_mtime_ns)) != (source.size, source.stamp):
                 raise InputRefused(f"{source.name} changed while it was being ingested")
         return source.location
@@ -185,9 +185,7 @@ def kind_of(name: str, head: bytes, size: int) -> Kind:
     text = head.lstrip().lower()
     if text.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml", b"<")):
         raise InputRefused(f"{name} is a web page or XML, not a raster: was it downloaded without logging in?")
-    raise InputRefused(
-        f"{name} begins with {head[:8]!r}, which is none of {', '.join(KIND_NAMES.values())}"
-    )
+    raise InputRefused(f"{name} begins with {head[:8]!r}, which is none of {', '.join(KIND_NAMES.values())}")
 
 
 def _found(name: str) -> Iterator[Source]:
@@ -247,12 +245,12 @@ def _file_system(url: str) -> tuple[Any, str]:
     return fs, path
 
 
-def _is_remote_zarr(fs: Any, path: str) -> bool:  # noqa: ANN401 - an fsspec file system
+def _is_remote_zarr(fs: Any, path: str) -> bool:
     base = path.rstrip("/")
     return any(fs.isfile(f"{base}/{mark}") for mark in ZARR_MARKS)
 
 
-def _remote_status(name: str, fs: Any, path: str) -> tuple[int, str]:  # noqa: ANN401 - an fsspec file system
+def _remote_status(name: str, fs: Any, path: str) -> tuple[int, str]:
     try:
         info = fs.info(path)
     except FileNotFoundError:
@@ -361,7 +359,9 @@ def _remote_listing(source: Source) -> list[tuple[str, int, str]]:
             entries.append((mark, size, stamp))
     for part in source.parts:
         for path, info in fs.find(f"{base}/{part}", detail=True).items():
-            relative = path[len(base) + 1 :] if path.startswith(base) else path.partition(base.partition("://")[2] + "/")[2]
+            relative = (
+                path[len(base) + 1 :] if path.startswith(base) else path.partition(base.partition("://")[2] + "/")[2]
+            )
             stamp = info.get("ETag") or info.get("LastModified") or ""
             entries.append((relative, int(info.get("size") or 0), str(stamp)))
     if source.parts and not any("/" in path for path, _, _ in entries):

@@ -1,8 +1,10 @@
 """GeoTIFF and COG with one or many bands."""
 
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,21 +23,28 @@ from services.sources.raster import Access, Attributes, Description
 WGS84 = rasterio.crs.CRS.from_epsg(4326)
 _TITLE = ("TITLE", "title", "TIFFTAG_IMAGEDESCRIPTION")
 _UNITS = ("units", "UNITS", "UNIT", "unit", "Unit", "Units")
+_PIECE = 2**22
+"""Bytes decompressed at a time."""
+
 _PROVENANCE = ("SOURCE", "source", "institution", "references", "comment", "TIFFTAG_COPYRIGHT", "license")
 
 
 class Tiff:
     """An open GeoTIFF."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, name: str) -> None:
         with _environment():
             self._dataset = rasterio.open(path, driver="GTiff", sharing=False)
+        self._name = name
+        self._bytes = Path(path).open("rb")  # noqa: SIM115 - closed by close()
+        self._sound: set[tuple[int, int, int]] = set()
 
     def read(self, access: Access, slices: slice, rows: slice, columns: slice) -> NDArray[Any]:
         """As ``Opened.read``."""
         window = RasterWindow(columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
         bands = [number + 1 for number in range(slices.start, slices.stop, slices.step or 1)]
         with _environment():
+            self._check_blocks(bands, rows, columns)
             values: NDArray[Any] = self._dataset.read(bands, window=window)
             if access.masked:
                 masks = self._dataset.read_masks(bands, window=window)
@@ -45,6 +54,41 @@ class Tiff:
     def close(self) -> None:
         """As ``Opened.close``."""
         self._dataset.close()
+        self._bytes.close()
+
+    def _check_blocks(self, bands: list[int], rows: slice, columns: slice) -> None:
+        """Hold deflated blocks against their own checksums, which libtiff does not look at."""
+        structure = self._dataset.tags(ns="IMAGE_STRUCTURE")
+        if structure.get("COMPRESSION") != "DEFLATE":
+            return
+        if structure.get("INTERLEAVE") == "PIXEL":
+            bands = [1]  # one block holds all
+        height, width = self._dataset.block_shapes[0]
+        for band in bands:
+            for y in range(rows.start // height, -(-rows.stop // height)):
+                for x in range(columns.start // width, -(-columns.stop // width)):
+                    if (band, y, x) not in self._sound:
+                        self._check_block(band, y, x)
+                        self._sound.add((band, y, x))
+
+    def _check_block(self, band: int, y: int, x: int) -> None:
+        offset = self._dataset.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", dm="TIFF", bidx=band)
+        size = self._dataset.get_tag_item(f"BLOCK_SIZE_{x}_{y}", dm="TIFF", bidx=band)
+        if not offset or not size:
+            return  # never written: GDAL's way to leave out a block without values
+        self._bytes.seek(int(offset))
+        stream = zlib.decompressobj()
+        try:
+            rest = self._bytes.read(int(size))
+            while rest and not stream.eof:
+                stream.decompress(rest, _PIECE)
+                rest = stream.unconsumed_tail
+        except zlib.error as error:
+            raise InputRefused(
+                f"{self._name} is broken: block {x}, {y} of band {band} does not decompress: {error}"
+            ) from None
+        if not stream.eof:
+            raise InputRefused(f"{self._name} is broken: block {x}, {y} of band {band} ends too early")
 
 
 def describe(path: str, name: str, wanted: str | None) -> Description:
@@ -60,12 +104,14 @@ def describe(path: str, name: str, wanted: str | None) -> Description:
     """
     with _environment(), rasterio.open(path, driver="GTiff", sharing=False) as dataset:
         _check_place(name, dataset)
-        bands = [n for n, c in zip(dataset.indexes, dataset.colorinterp, strict=True) if c != rasterio.enums.ColorInterp.alpha]
-        labels = [dataset.descriptions[n - 1] for n in bands]
+        # each of these properties is made anew for all bands whenever it is asked for
+        colours, descriptions, dtypes = dataset.colorinterp, dataset.descriptions, dataset.dtypes
+        bands = [n for n in dataset.indexes if colours[n - 1] != rasterio.enums.ColorInterp.alpha]
+        labels = [descriptions[n - 1] for n in bands]
         picked = wanted is not None and labels.count(wanted) == 1
         if picked:
             bands = [bands[labels.index(wanted)]]
-        kinds = {dataset.dtypes[n - 1] for n in bands}
+        kinds = {dtypes[n - 1] for n in bands}
         if len(kinds) != 1 or not bands:
             raise InputRefused(f"{name}: its bands have different types: {', '.join(sorted(kinds)) or 'none'}")
         kind = kinds.pop()
@@ -77,16 +123,21 @@ def describe(path: str, name: str, wanted: str | None) -> Description:
         grid, layout = placed(name, longitudes, latitudes)
         flags = dataset.mask_flag_enums[bands[0] - 1]
         masked = rasterio.enums.MaskFlags.all_valid not in flags and rasterio.enums.MaskFlags.nodata not in flags
-        packings = tuple(_packing(dataset, n, kind, masked=masked) for n in bands)
+        said = zip(dataset.nodatavals, dataset.scales, dataset.offsets, strict=True)
+        by_band = [_packing(kind, None if masked else nodata, scale, offset) for nodata, scale, offset in said]
+        packings = tuple(by_band[n - 1] for n in bands)
         facts = [] if dataset.crs == WGS84 else [f"coordinate system: {_crs_name(dataset)}, taken for EPSG:4326"]
         if picked:
             facts.append(f"band {bands[0]} of {dataset.count} alone, described as {wanted!r}")
         tags, band_tags = dataset.tags(), dataset.tags(bands[0])
-        units = {dataset.units[n - 1] for n in bands if dataset.units[n - 1]}
+        unit_of = dataset.units
+        units = {unit_of[n - 1] for n in bands if unit_of[n - 1]}
         if len(units) > 1:
             raise InputRefused(f"{name}: its bands have different units: {', '.join(sorted(units))}")
         return Description(
-            access=Access(variable=wanted or band_tags.get("NETCDF_VARNAME") or "", roles=("t", "y", "x"), masked=masked),
+            access=Access(
+                variable=wanted or band_tags.get("NETCDF_VARNAME") or "", roles=("t", "y", "x"), masked=masked
+            ),
             grid=grid,
             layout=layout,
             slices=len(bands),
@@ -104,11 +155,13 @@ def describe(path: str, name: str, wanted: str | None) -> Description:
         )
 
 
-def _check_place(name: str, dataset: Any) -> None:  # noqa: ANN401 - rasterio has no types
+def _check_place(name: str, dataset: Any) -> None:
     crs, transform = dataset.crs, dataset.transform
     if crs is None:
         if dataset.gcps[0]:
-            raise InputRefused(f"{name} is placed by ground control points only; warp it first: gdalwarp -t_srs EPSG:4326")
+            raise InputRefused(
+                f"{name} is placed by ground control points only; warp it first: gdalwarp -t_srs EPSG:4326"
+            )
         raise InputRefused(
             f"{name} has no georeference: no coordinate system is stored in it "
             "(gdal_edit.py -a_srs EPSG:4326 -a_ullr W N E S says where it lies)"
@@ -119,11 +172,15 @@ def _check_place(name: str, dataset: Any) -> None:  # noqa: ANN401 - rasterio ha
             f"make it so first: gdalwarp -t_srs EPSG:4326 {name} new.tif"
         )
     unit, factor = crs.units_factor
-    if abs(factor - np.pi / 180) > 1e-9:  # noqa: PLR2004 - radians of a degree
-        raise InputRefused(f"{name}: its coordinates are in {unit}, not in degrees; gdalwarp -t_srs EPSG:4326 converts them")
+    if abs(factor - np.pi / 180) > 1e-9:
+        raise InputRefused(
+            f"{name}: its coordinates are in {unit}, not in degrees; gdalwarp -t_srs EPSG:4326 converts them"
+        )
     meridian = crs.to_dict(projjson=True).get("datum", {}).get("prime_meridian", {}).get("longitude", 0)
     if meridian not in (0, 0.0):
-        raise InputRefused(f"{name}: its longitudes count from another meridian than Greenwich; gdalwarp -t_srs EPSG:4326")
+        raise InputRefused(
+            f"{name}: its longitudes count from another meridian than Greenwich; gdalwarp -t_srs EPSG:4326"
+        )
     if transform.is_identity:
         raise InputRefused(f"{name} has no georeference: its geotransform is the identity")
     if transform.b or transform.d:
@@ -135,26 +192,24 @@ def _check_place(name: str, dataset: Any) -> None:  # noqa: ANN401 - rasterio ha
         raise InputRefused(f"{name}: its cells have no size ({transform.a:g} x {transform.e:g} degrees)")
 
 
-def _centres(name: str, label: str, edge: float, step: float, count: int, whole: Fraction) -> Axis:  # noqa: PLR0913
+def _centres(name: str, label: str, edge: float, step: float, count: int, whole: Fraction) -> Axis:
     # a geotransform says edges; one more than there are cells, so that a single cell has a size too
     edges = exact_axis(name, label, edge + step * np.arange(count + 1, dtype=np.float64), None, whole)
     return Axis(first=edges.first + edges.step / 2, step=edges.step, count=count)
 
 
-def _packing(dataset: Any, band: int, kind: str, *, masked: bool) -> Packing:  # noqa: ANN401 - rasterio has no types
-    nodata = dataset.nodatavals[band - 1]
-    missing = None if nodata is None or masked else representable(nodata, np.dtype(kind))
-    scale, offset = float(dataset.scales[band - 1]), float(dataset.offsets[band - 1])
+def _packing(kind: str, nodata: float | None, scale: float, offset: float) -> Packing:
+    missing = None if nodata is None else representable(nodata, np.dtype(kind))
     scaled = (scale, offset) != (1.0, 0.0)
     return Packing(
         dtype=kind,
         missing=() if missing is None else (missing,),
-        scale_factor=scale if scaled else None,
-        add_offset=offset if scaled and offset else None,
+        scale_factor=float(scale) if scaled else None,
+        add_offset=float(offset) if scaled and offset else None,
     )
 
 
-def _crs_name(dataset: Any) -> str:  # noqa: ANN401 - rasterio has no types
+def _crs_name(dataset: Any) -> str:
     code = dataset.crs.to_epsg()
     if code is not None:
         return f"EPSG:{code}"

@@ -76,9 +76,11 @@ class Grib:
                 geometry = [self._eccodes.codes_get(handle, key) for key in ("Nj", "Ni")]
                 consecutive = self._eccodes.codes_get(handle, "jPointsAreConsecutive")
             if values.size != geometry[0] * geometry[1]:
-                raise InputRefused(f"{self._name}: message {number + 1} holds {values.size} values for {geometry} cells")
+                raise InputRefused(
+                    f"{self._name}: message {number + 1} holds {values.size} values for {geometry} cells"
+                )
             plane = values.reshape(geometry[::-1]).T if consecutive else values.reshape(geometry)
-            maps.append(np.where(plane == 1e300, np.nan, plane)[rows, columns])  # noqa: PLR2004 - set above
+            maps.append(np.where(plane == 1e300, np.nan, plane)[rows, columns])
         return np.stack(maps)
 
     def close(self) -> None:
@@ -113,13 +115,19 @@ class Grib:
             fields.setdefault(identity, []).append(number)
             names.setdefault(identity, keys)
             times[number] = self._time(number, keys)
-        told = ", ".join(sorted({f"{k['cfVarName']} ({k['name']}, {k['typeOfLevel']} {k['level']})" for k in names.values()}))
+        told = ", ".join(
+            sorted({f"{k['cfVarName']} ({k['name']}, {k['typeOfLevel']} {k['level']})" for k in names.values()})
+        )
         if not fields:
             raise InputRefused(f"{self._name} has no variable {wanted!r}; it has {told} (--variable)")
         if len(fields) > 1:
             if len({names[identity]["cfVarName"] for identity in fields}) > 1:
-                raise InputRefused(f"{self._name} has {len(fields)} kinds of fields; choose one with --variable: {told}")
-            raise InputRefused(f"{self._name} has more than one field per time ({told}); take one out first, with grib_copy -w")
+                raise InputRefused(
+                    f"{self._name} has {len(fields)} kinds of fields; choose one with --variable: {told}"
+                )
+            raise InputRefused(
+                f"{self._name} has more than one field per time ({told}); take one out first, with grib_copy -w"
+            )
         identity, numbers = next(iter(fields.items()))
         return self._description(names[identity], numbers, np.asarray([times[n] for n in numbers], dtype=np.int64))
 
@@ -163,7 +171,17 @@ class Grib:
     def _keys(self, handle: int) -> dict[str, Any]:
         get = self._eccodes.codes_get
         found: dict[str, Any] = {}
-        wanted = (*_IDENTITY, *_GEOMETRY, "edition", "shortName", "name", "cfName", "units", "validityDate", "validityTime")
+        wanted = (
+            *_IDENTITY,
+            *_GEOMETRY,
+            "edition",
+            "shortName",
+            "name",
+            "cfName",
+            "units",
+            "validityDate",
+            "validityTime",
+        )
         for key in wanted:
             try:
                 found[key] = get(handle, key)
@@ -180,7 +198,7 @@ class Grib:
             raise InputRefused(f"{self._name}: message {number + 1} has no valid date ({date} {clock})") from None
 
 
-def messages(file: Any, name: str) -> Iterator[Message]:  # noqa: ANN401 - a binary file
+def messages(file: Any, name: str) -> Iterator[Message]:
     """Find the messages of a file by their own lengths: eccodes skips what is broken without a word.
 
     Raises:
@@ -194,13 +212,11 @@ def messages(file: Any, name: str) -> Iterator[Message]:  # noqa: ANN401 - a bin
         head = file.read(16)
         if head[:4] != MAGIC:
             raise InputRefused(f"{name} is broken: at byte {offset} a message begins with {head[:4]!r}, not with GRIB")
-        if len(head) < 16:  # noqa: PLR2004 - bytes of an indicator
+        if len(head) < 16:
             raise InputRefused(f"{name} is cut short: message {number} has {len(head)} bytes")
         length = _length(file, offset, head, name)
         if offset + length > size:
-            raise InputRefused(
-                f"{name} is cut short: message {number} needs {length} bytes, {size - offset} are there"
-            )
+            raise InputRefused(f"{name} is cut short: message {number} needs {length} bytes, {size - offset} are there")
         file.seek(offset + length - 4)
         if file.read(4) != _END:
             raise InputRefused(f"{name} is broken: message {number} does not end with 7777")
@@ -217,9 +233,9 @@ def describe(path: str, name: str, wanted: str | None) -> Description:
         opened.close()
 
 
-def _length(file: Any, offset: int, head: bytes, name: str) -> int:  # noqa: ANN401 - a binary file
+def _length(file: Any, offset: int, head: bytes, name: str) -> int:
     edition = head[7]
-    if edition == 2:  # noqa: PLR2004 - GRIB 2
+    if edition == 2:
         length = int(struct.unpack(">Q", head[8:16])[0])
         _one_field(file, offset, length, name)
         return max(length, 20)
@@ -236,10 +252,10 @@ def _length(file: Any, offset: int, head: bytes, name: str) -> int:  # noqa: ANN
         if first[7] & flag:
             at += int.from_bytes(_bytes(file, at, 3, name), "big")
     fourth = int.from_bytes(_bytes(file, at, 3, name), "big")
-    return (length & (_LARGE - 1)) * 120 - fourth + 4 if fourth < 120 else max(length, 12)  # noqa: PLR2004
+    return (length & (_LARGE - 1)) * 120 - fourth + 4 if fourth < 120 else max(length, 12)
 
 
-def _bytes(file: Any, at: int, count: int, name: str) -> bytes:  # noqa: ANN401 - a binary file
+def _bytes(file: Any, at: int, count: int, name: str) -> bytes:
     file.seek(at)
     found: bytes = file.read(count)
     if len(found) < count:
@@ -247,15 +263,15 @@ def _bytes(file: Any, at: int, count: int, name: str) -> bytes:  # noqa: ANN401 
     return found
 
 
-def _one_field(file: Any, offset: int, length: int, name: str) -> None:  # noqa: ANN401 - a binary file
+def _one_field(file: Any, offset: int, length: int, name: str) -> None:
     at, end, fields = offset + 16, offset + length - 4, 0
     while at < end:
         file.seek(at)
         head = file.read(5)
-        if len(head) < 5:  # noqa: PLR2004 - length and number of a section
+        if len(head) < 5:
             return  # cut short, which the caller says
         step = int.from_bytes(head[:4], "big")
-        if step < 5:  # noqa: PLR2004 - length and number of a section
+        if step < 5:
             raise InputRefused(f"{name} is broken: a section at byte {at} is {step} bytes long")
         fields += head[4] == _SECTION_7
         at += step
@@ -263,7 +279,7 @@ def _one_field(file: Any, offset: int, length: int, name: str) -> None:  # noqa:
         raise InputRefused(f"{name}: the message at byte {offset} holds {fields} fields; split it first with grib_copy")
 
 
-def _past_zeros(file: Any, offset: int, size: int) -> int:  # noqa: ANN401 - a binary file
+def _past_zeros(file: Any, offset: int, size: int) -> int:
     # messages may be padded with zeros to a multiple of some length
     while offset < size:
         file.seek(offset)
@@ -280,5 +296,5 @@ def _eccodes(name: str) -> ModuleType:
         return importlib.import_module("eccodes")
     except (ImportError, RuntimeError) as error:
         raise InputRefused(
-            f"{name} is a GRIB file, and the library that reads them is not installed: pip install 'cenote[grib]' ({error})"
+            f"{name} is a GRIB file, and what reads them is not installed: pip install 'cenote[grib]' ({error})"
         ) from None

@@ -94,7 +94,7 @@ def _opened(source: Source, path: str) -> Opened:
         case "zarr":
             return zarr.Group(path, source.name)
         case "geotiff":
-            return geotiff.Tiff(path)
+            return geotiff.Tiff(path, source.name)
         case "grib":
             return grib.Grib(path, source.name)
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from services.core.errors import InputRefused
 from services.core.grid import Grid, Window
 from services.core.product import SHORTEST_SERIES_BLOCK, SMALL_GRID, Product
 from services.core.quantity import Quantity
@@ -17,7 +16,7 @@ from services.sources import agreement, files, handles, periods
 from services.sources.files import Progress, Source
 from services.sources.options import IngestOptions
 from services.sources.raster import KIND_NAMES, Description
-from services.sources.recipe import IngestRecipe, Run, Table, check_seam
+from services.sources.recipe import IngestRecipe, Run, Table, check_seam, packed_axis
 from services.sources.sample import sampled
 from services.sources.timing import Timing, timed
 
@@ -106,7 +105,7 @@ class Conclusion:
         return IngestRecipe(
             product=product,
             table=replace(self.table, sources=files.hashed(self.table.sources, progress)),
-            axis=json.dumps(self.axis.to_json(), separators=(",", ":")),
+            axis=packed_axis(self.axis),
             conclusions=json.dumps(self.to_json(), separators=(",", ":")),
         )
 
@@ -117,7 +116,7 @@ def inspect(names: Sequence[str], options: IngestOptions, like: Product | None =
     Args:
         names: paths, globs or URLs, in the order in which START/STEP counts them.
         options: what the user says.
-        like: the collection that they continue (``--append``): grid, unit and packing must be its own, and its step holds.
+        like: the collection that they continue (``--append``): grid, unit and packing must be its own; its step holds.
 
     Raises:
         InputRefused: if something is missing, ambiguous, inconsistent or broken; names file and fact.
@@ -143,7 +142,12 @@ def inspect(names: Sequence[str], options: IngestOptions, like: Product | None =
     if like is None:
         quantity = replace(quantity, style=agreement.style(quantity, sampled(table, grid)))
         told.append(("colours", agreement.style_fact(quantity)))
-    title = options.title or described[0].title or described[0].long_name or f"{variable} of {labels[0].rstrip('/').rpartition('/')[2]}"
+    title = (
+        options.title
+        or _common_title(described)
+        or described[0].long_name
+        or f"{variable} of {labels[0].rstrip('/').rpartition('/')[2]}"
+    )
     told.append(("title", title))
     return Conclusion(
         title=title,
@@ -205,13 +209,20 @@ def _compare_seams(table: Table, grid: Grid) -> None:
         with handles.opened(table.sources[run.source]) as file:
             for first in sorted({run.first, run.first + run.count - 1}):
                 numbers = slice(first, first + 1)
-                check_seam(table.sources[run.source].name, file, access, layout, table.packings[run.packing], numbers, window)
+                check_seam(
+                    table.sources[run.source].name, file, access, layout, table.packings[run.packing], numbers, window
+                )
 
 
 def _kinds(sources: Sequence[Source]) -> str:
     counts = Counter(KIND_NAMES[source.kind] for source in sources)
     size = sum(source.size for source in sources)
     return f"{', '.join(f'{count} {kind}' for kind, count in counts.items())}, {size:,} bytes"
+
+
+def _common_title(described: Sequence[Description]) -> str | None:
+    titles = {description.title for description in described}
+    return titles.pop() if len(titles) == 1 else None
 
 
 def _notes(described: Sequence[Description]) -> list[tuple[str, str]]:
@@ -224,7 +235,5 @@ def _notes(described: Sequence[Description]) -> list[tuple[str, str]]:
 
 def _text(title: str, quantity: Quantity, sources: Sequence[Source]) -> str:
     names = [source.name.rstrip("/").rpartition("/")[2] for source in sources]
-    listed = ", ".join(names) if len(names) <= 3 else f"{names[0]} to {names[-1]} ({len(names)} files)"  # noqa: PLR2004
+    listed = ", ".join(names) if len(names) <= 3 else f"{names[0]} to {names[-1]} ({len(names)} files)"
     return f"{title}: {quantity.long_name} in {quantity.units}, ingested from {listed}."
-
-

@@ -111,13 +111,13 @@ def exact_axis(name: str, label: str, centres: NDArray[Any], precision: float | 
     Raises:
         InputRefused: if it is uneven, by more than 1 % of a cell.
     """
-    if centres.size < 2:  # noqa: PLR2004 - two make a step
+    if centres.size < 2:
         raise InputRefused(f"{name}: one {label} alone does not say how wide a cell is")
     if not np.isfinite(centres).all():
         raise InputRefused(f"{name}: a {label} is missing")
     kind = centres.dtype if centres.dtype.kind == "f" else np.dtype(np.float64)
     values = centres.astype(np.float64)
-    if np.abs(values).max() > 720:  # noqa: PLR2004 - two turns
+    if np.abs(values).max() > 720:
         raise InputRefused(f"{name}: {label}s reach {np.abs(values).max():g}, which are no degrees")
     finest = precision if precision is not None else float(np.spacing(np.abs(centres).max().astype(kind)))
     if whole == CIRCLE:

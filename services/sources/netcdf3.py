@@ -10,6 +10,7 @@ import mmap
 import struct
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ class _Header:
         self._name = name
         self._at = 4
         version = data[3]
-        self._wide = version == 5  # noqa: PLR2004 - CDF-5 counts in 64 bits
+        self._wide = version == 5
         self._offset = 4 if version == 1 else 8
         records = self._count()
         self._dimensions = self._named_sizes()
@@ -128,7 +129,9 @@ class _Header:
         self.arrays = self._laid_out(found, None if streaming else records)
         self._check()
 
-    def _laid_out(self, found: list[tuple[str, list[int], dict[str, Any], int, int]], records: int | None) -> dict[str, _Array]:
+    def _laid_out(
+        self, found: list[tuple[str, list[int], dict[str, Any], int, int]], records: int | None
+    ) -> dict[str, _Array]:
         moving = [item for item in found if item[1] and self._dimensions[item[1][0]][1] == 0]
         sizes = {item[0]: self._inner(item) * np.dtype(_TYPES[item[3]]).itemsize for item in moving}
         # records of several variables lie between each other, each rounded up to 4 bytes; those of one do not
@@ -160,11 +163,15 @@ class _Header:
         size = len(self._data)
         for array in self.arrays.values():
             if array.begin < self._at:
-                raise InputRefused(f"{self._name} is broken: {array.name} begins at byte {array.begin}, inside the header")
+                raise InputRefused(
+                    f"{self._name} is broken: {array.name} begins at byte {array.begin}, inside the header"
+                )
             if array.end > size:
-                raise InputRefused(f"{self._name} is cut short: {array.name} ends at byte {array.end}, the file at {size}")
+                raise InputRefused(
+                    f"{self._name} is cut short: {array.name} ends at byte {array.end}, the file at {size}"
+                )
         fixed = sorted((a for a in self.arrays.values() if not self._moving(a)), key=lambda a: (a.begin, a.end))
-        for before, after in zip(fixed, fixed[1:], strict=False):
+        for before, after in pairwise(fixed):
             if before.end > after.begin:
                 raise InputRefused(f"{self._name} is broken: {before.name} and {after.name} lie on each other")
 
@@ -211,12 +218,16 @@ class _Header:
         here = struct.unpack(">I", self._take(4))[0]
         count = self._count()
         if here not in {0, tag} or (here == 0 and count):
-            raise InputRefused(f"{self._name} is broken: its header has {here} at byte {self._at} where a list of {tag} is due")
+            raise InputRefused(
+                f"{self._name} is broken: its header has {here} at byte {self._at} where a list of {tag} is due"
+            )
         return self._bounded(count)
 
     def _bounded(self, count: int) -> int:
         if count > len(self._data):
-            raise InputRefused(f"{self._name} is broken: its header counts {count} of something in {len(self._data)} bytes")
+            raise InputRefused(
+                f"{self._name} is broken: its header counts {count} of something in {len(self._data)} bytes"
+            )
         return count
 
     def _kind(self) -> int:

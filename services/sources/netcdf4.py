@@ -14,11 +14,17 @@ CHUNK_CACHE = 64 * 2**20
 """Bytes of decoded HDF5 chunks that an open file keeps: neighbouring windows then do not decode a chunk twice."""
 
 
+class _File(h5netcdf.File):  # type: ignore[misc]
+    """A file whose ``__del__`` does not stumble where the constructor did."""
+
+    _writable = False
+
+
 class Hdf5:
     """An open NetCDF-4 file."""
 
     def __init__(self, path: str, name: str) -> None:
-        self._file = h5netcdf.File(path, "r", phony_dims="access", rdcc_nbytes=CHUNK_CACHE)
+        self._file = _File(path, "r", phony_dims="access", rdcc_nbytes=CHUNK_CACHE)
         self._name = name
 
     def container(self) -> cf.Container:
@@ -53,7 +59,7 @@ class Hdf5:
 
     def _values(self, name: str, key: tuple[slice | int, ...]) -> NDArray[Any]:
         variable = self._file.variables[name]
-        values = np.asarray(variable[key if key else ...])
+        values = np.asarray(variable[key or ...])
         native: NDArray[Any] = values.astype(values.dtype.newbyteorder("="), copy=False)
         return native
 

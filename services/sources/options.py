@@ -21,7 +21,7 @@ class IngestOptions:
     """``--units``: UDUNITS string, wins over what a file says."""
 
     time: str | None = None
-    """``--time``: a pattern of file names (``GWSA_{year}``), ``START/STEP`` (``2001-01/P1M``), or a ``STEP`` (``P1M``)."""
+    """``--time``: a pattern of file names (``GWSA_{year}``), ``START/STEP`` (``2001-01/P1M``) or ``STEP`` (``P1M``)."""
 
     title: str | None = None
     """``--title``: one line for people."""

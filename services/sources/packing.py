@@ -83,11 +83,12 @@ class Packing:
 
     def decode(self, raw: NDArray[Any]) -> NDArray[np.float64]:
         """Values as float64, ``stored * scale_factor + add_offset``, NaN where missing."""
-        values = raw.astype(np.float64)
-        if self.scale_factor is not None:
-            values *= self.scale_factor
-        if self.add_offset is not None:
-            values += self.add_offset
+        with np.errstate(invalid="ignore", over="ignore"):  # signalling NaN, and what a packing makes of fill values
+            values = raw.astype(np.float64)
+            if self.scale_factor is not None:
+                values *= self.scale_factor
+            if self.add_offset is not None:
+                values += self.add_offset
         values[self.is_missing(raw)] = np.nan
         return values
 
@@ -111,9 +112,13 @@ def target(packings: Sequence[Packing]) -> Target:
     if kind.kind == "f":
         if any(packing.scaled for packing in packings):
             return _decoded(f"{kind} with a scale is decoded to float64")
-        dtype = "float32" if kind.itemsize <= 4 else "float64"  # noqa: PLR2004 - bytes of a float32
+        dtype = "float32" if kind.itemsize <= 4 else "float64"
         return Target(
-            dtype=dtype, scale_factor=None, add_offset=None, fill_value=None, fact=f"{dtype}, missing is {_told(packings)}"
+            dtype=dtype,
+            scale_factor=None,
+            add_offset=None,
+            fill_value=None,
+            fact=f"{dtype}, missing is {_told(packings)}",
         )
     scales = {(packing.scale_factor, packing.add_offset) for packing in packings}
     if len(scales) > 1:
@@ -121,7 +126,9 @@ def target(packings: Sequence[Packing]) -> Target:
     if first.scale_factor is not None and first.scale_factor <= 0:
         return _decoded(f"{kind} with a scale factor of {first.scale_factor:g} is decoded to float64")
     packed = (
-        "" if not first.scaled else f", packed with scale {first.scale_factor or 1.0:g}, offset {first.add_offset or 0.0:g}"
+        ""
+        if not first.scaled
+        else f", packed with scale {first.scale_factor or 1.0:g}, offset {first.add_offset or 0.0:g}"
     )
     common = [value for value in first.missing if all(value in packing.missing for packing in packings)]
     if common:
@@ -186,10 +193,15 @@ def convert(name: str, values: NDArray[Any], packing: Packing, quantity: Quantit
         stored[np.ma.getmaskarray(values)] = quantity.fill
         return stored
     raw = packing.read(values)
-    if quantity.is_integer and (quantity.scale_factor, quantity.add_offset) == (
-        packing.scale_factor,
-        packing.add_offset,
-    ) and raw.dtype.kind != "f":
+    if (
+        quantity.is_integer
+        and (quantity.scale_factor, quantity.add_offset)
+        == (
+            packing.scale_factor,
+            packing.add_offset,
+        )
+        and raw.dtype.kind != "f"
+    ):
         return _kept(name, raw, packing, quantity)
     decoded = packing.decode(raw) if packing.scaled or raw.dtype.kind != "f" else _plain(raw, packing)
     if not quantity.is_integer:
@@ -200,7 +212,7 @@ def convert(name: str, values: NDArray[Any], packing: Packing, quantity: Quantit
         raise InputRefused(f"{name}: {error}; a larger --quantum holds it") from None
 
 
-def representable(value: Any, dtype: np.dtype[Any]) -> float | int | None:  # noqa: ANN401 - an attribute's value
+def representable(value: Any, dtype: np.dtype[Any]) -> float | int | None:
     """A missing value as the stored type has it; None where the type cannot hold it, so that nothing equals it."""
     try:
         number = float(value)
@@ -223,7 +235,8 @@ def representable(value: Any, dtype: np.dtype[Any]) -> float | int | None:  # no
 
 
 def _plain(raw: NDArray[Any], packing: Packing) -> NDArray[Any]:
-    values = raw.astype(np.float32 if raw.dtype.itemsize <= 4 else np.float64)  # noqa: PLR2004 - bytes of a float32
+    with np.errstate(invalid="ignore"):
+        values = raw.astype(np.float32 if raw.dtype.itemsize <= 4 else np.float64)
     values[packing.is_missing(raw)] = np.nan
     return values
 

@@ -30,9 +30,13 @@ _FIELDS = {
 }
 _FIELD = re.compile(r"\{([a-z]*)\}")
 _YEAR = re.compile(r"(?<![0-9])(?:1[89]|20|21)[0-9]{2}(?![0-9])")
-_LABEL_DATE = re.compile(r"(?<![0-9])([0-9]{4})-([0-9]{2})(?:-([0-9]{2})(?:[T ]([0-9]{2})(?::([0-9]{2}))?(?::00)?Z?)?)?(?![0-9-])")
+_LABEL_DATE = re.compile(
+    r"(?<![0-9])([0-9]{4})-([0-9]{2})(?:-([0-9]{2})(?:[T ]([0-9]{2})(?::([0-9]{2}))?(?::00)?Z?)?)?(?![0-9-])"
+)
 _LABEL_DIGITS = re.compile(r"^((?:1[89]|20|21)[0-9]{2})([0-9]{2})([0-9]{2})?$")
-_LABEL_MONTH = re.compile(r"^(?:((?:1[89]|20|21)[0-9]{2})[ _-]?)?([A-Za-z]{3,9})\.?(?:[ _-]?((?:1[89]|20|21)[0-9]{2}))?$")
+_LABEL_MONTH = re.compile(
+    r"^(?:((?:1[89]|20|21)[0-9]{2})[ _-]?)?([A-Za-z]{3,9})\.?(?:[ _-]?((?:1[89]|20|21)[0-9]{2}))?$"
+)
 
 _SHORTEST_YEAR = np.timedelta64(183, "D")
 _SHORTEST_MONTH = np.timedelta64(7, "D")
@@ -77,7 +81,9 @@ class Pattern:
         parts = match.groupdict() if match else {}
         try:
             if "doy" in parts:
-                start = np.datetime64(parts["year"], "Y").astype("datetime64[D]") + np.timedelta64(int(parts["doy"]) - 1, "D")
+                start = np.datetime64(parts["year"], "Y").astype("datetime64[D]") + np.timedelta64(
+                    int(parts["doy"]) - 1, "D"
+                )
                 if int(parts["doy"]) < 1 or start.astype("datetime64[Y]") != np.datetime64(parts["year"], "Y"):
                     raise ValueError(f"day {parts['doy']}")  # noqa: TRY301 - said below, as every other wrong date
             else:
@@ -85,11 +91,11 @@ class Pattern:
         except ValueError as error:
             raise InputRefused(f"{name}: the name read as --time {self.text!r} holds no date: {error}") from None
         hour, minute = int(parts.get("hour", 0)), int(parts.get("minute", 0))
-        if hour > 23 or minute > 59:  # noqa: PLR2004 - a clock
+        if hour > 23 or minute > 59:
             raise InputRefused(f"{name}: the name read as --time {self.text!r} holds no time: {hour}:{minute}")
         moment = start.astype("datetime64[m]") + np.timedelta64(hour * 60 + minute, "m")
-        start = moment.astype(f"datetime64[{self.unit}]")
-        return start
+        whole: np.datetime64 = moment.astype(f"datetime64[{self.unit}]")
+        return whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +131,8 @@ def parse_time(text: str) -> TimeOption:
         return Step.parse(text.strip())
     except (DeclarationError, QueryError) as error:
         raise SettingsError(
-            f"--time {text!r} is not a pattern of file names (GWSA_{{year}}), START/STEP (2001-01/P1M) or STEP (P1M): {error}"
+            f"--time {text!r} is not a pattern of file names (GWSA_{{year}}), START/STEP (2001-01/P1M) or STEP (P1M): "
+            f"{error}"
         ) from None
 
 
@@ -187,7 +194,9 @@ def bounded(times: Microseconds, bounds: Microseconds) -> Spans | None:
         if (np.diff(starts) < lengths[0]).any():
             return None
         return Spans(
-            step=Step(count=int(lengths[0]), unit=unit), starts=tuple(numbers[:, 0].tolist()), times=tuple(times.tolist())
+            step=Step(count=int(lengths[0]), unit=unit),
+            starts=tuple(numbers[:, 0].tolist()),
+            times=tuple(times.tolist()),
         )
     return None
 
@@ -208,7 +217,11 @@ def started(step: Step, starts: Sequence[int]) -> Spans:
 
 
 def subdivided(start: np.datetime64, unit: Unit, count: int) -> Spans | None:
-    """The periods of ``count`` slices that fill a year, month or day: its months, days or hours; None if they do not."""
+    """The periods of ``count`` slices that fill a year, month or day: its months, days or hours.
+
+    Returns:
+        None where they do not fill it.
+    """
     if count == 1:
         return started(Step(count=1, unit=unit), [int(start.astype(np.int64))])
     end = start + np.timedelta64(1, unit)
@@ -239,11 +252,12 @@ class Label:
     def instant(self, year: int) -> np.datetime64:
         """Start of what it stands for, datetime64[us]; raises ValueError where there is no such date."""
         date = np.datetime64(f"{self.year or year:04d}-{self.month:02d}-{self.day or 1:02d}", "D")
-        return date.astype("datetime64[us]") + np.timedelta64(self.minute or 0, "m")
+        moment: np.datetime64 = date.astype("datetime64[us]") + np.timedelta64(self.minute or 0, "m")
+        return moment
 
 
 def parse_label(text: str | None) -> Label | None:
-    """The date in a band's description: ``2004-01``, ``2004-01-15``, ``200401``, ``January``, ``Jan 2004``; None if none."""
+    """The date in a band's description (``2004-01``, ``2004-01-15``, ``200401``, ``January``, ``Jan 2004``), if any."""
     if text is None:
         return None
     text = text.strip()

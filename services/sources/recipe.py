@@ -63,7 +63,7 @@ class IngestRecipe:
     product: Product
     table: Table
     axis: str
-    """The time axis as JSON, so that 200 000 hours are one line when this travels."""
+    """The time axis as ``packed_axis`` writes it, so that 200 000 hours are one line when this travels."""
 
     conclusions: str
     """What was concluded, as JSON."""
@@ -119,7 +119,8 @@ class IngestRecipe:
         positions = [bisect_left(starts, start) for start in periods.starts]
         for start, position in zip(periods.starts, positions, strict=True):
             if position == len(starts) or starts[position] != start:
-                raise InputRefused(f"{self.product.id}: no input holds the period {TimeAxis(step=periods.step, starts=(start,)).ids[0]}")
+                name = TimeAxis(step=periods.step, starts=(start,)).ids[0]
+                raise InputRefused(f"{self.product.id}: no input holds the period {name}")
         firsts = self._firsts
         done = 0
         while done < len(positions):
@@ -133,7 +134,7 @@ class IngestRecipe:
 
     @cached_property
     def _periods(self) -> TimeAxis:
-        return TimeAxis.from_json(json.loads(self.axis))
+        return unpacked_axis(self.axis)
 
     @cached_property
     def _firsts(self) -> list[int]:
@@ -143,7 +144,29 @@ class IngestRecipe:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
-def check_seam(  # noqa: PLR0913 - all that a read needs
+def packed_axis(axis: TimeAxis) -> str:
+    """An axis as JSON: runs of periods, and the source's own times as microseconds behind the starts."""
+    document = TimeAxis(step=axis.step, starts=axis.starts).to_json()
+    if axis.times is not None:
+        plain = axis.bounds[:, 0].astype("datetime64[us]").astype(np.int64)
+        behind: list[int] = (np.asarray(axis.times, dtype=np.int64) - plain).tolist()
+        document["behind"] = behind[0] if len(set(behind)) == 1 else behind
+    return json.dumps(document, separators=(",", ":"))
+
+
+def unpacked_axis(text: str) -> TimeAxis:
+    """The axis that ``packed_axis`` wrote."""
+    document = json.loads(text)
+    behind = document.pop("behind", None)
+    axis = TimeAxis.from_json(document)
+    if behind is None:
+        return axis
+    plain = axis.bounds[:, 0].astype("datetime64[us]").astype(np.int64)
+    times: list[int] = (plain + np.asarray(behind, dtype=np.int64)).tolist()
+    return TimeAxis(step=axis.step, starts=axis.starts, times=tuple(times))
+
+
+def check_seam(
     name: str,
     file: Opened,
     access: Access,

@@ -3,6 +3,7 @@
 import calendar
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -77,6 +78,7 @@ def _own(names: Sequence[str], described: Sequence[Description]) -> Microseconds
 def _said(names: Sequence[str], described: Sequence[Description], step: Step | None) -> tuple[Spans, str]:
     if any(description.times is not None for description in described):
         times = _own(names, described)
+        _refuse_equal(names, described, times)
         bounds = [description.bounds for description in described]
         if all(edge is not None for edge in bounds):
             spans = periods.bounded(times, np.concatenate([edge for edge in bounds if edge is not None]))
@@ -87,6 +89,16 @@ def _said(names: Sequence[str], described: Sequence[Description], step: Step | N
         found = periods.inferred(_all_of(names), times)
         return periods.floored(times, found), f"the files' own times, which fall in periods of {found}"
     return _labelled(names, described, step)
+
+
+def _refuse_equal(names: Sequence[str], described: Sequence[Description], times: Microseconds) -> None:
+    values, counts = np.unique(times, return_counts=True)
+    if counts.max(initial=0) < 2:
+        return
+    slots = _slots(described)
+    one, other = np.flatnonzero(times == values[counts > 1][0])[:2].tolist()
+    moment = np.datetime64(int(times[one]), "us").astype("datetime64[s]")
+    _refuse_twice(names, slots[one], slots[other], f"the time {moment}Z")
 
 
 def _labelled(names: Sequence[str], described: Sequence[Description], step: Step | None) -> tuple[Spans, str]:
@@ -117,7 +129,7 @@ def _labelled(names: Sequence[str], described: Sequence[Description], step: Step
 def _refuse_timeless(name: str, description: Description) -> None:
     maps = "one map" if description.slices == 1 else f"{description.slices} maps"
     told = [label for label in description.labels if label]
-    called = f" ({', '.join(told[:6])}{' ...' if len(told) > 6 else ''})" if told else ""  # noqa: PLR2004 - some of them
+    called = f" ({', '.join(told[:6])}{' ...' if len(told) > 6 else ''})" if told else ""
     raise InputRefused(
         f"{name} holds {maps}{called} and does not say of when; say it with --time: START/STEP (2001-01/P1M) counts "
         "maps in order, NAME_{year} or NAME_{year}{month} is a pattern of file names"
@@ -196,7 +208,7 @@ def _months_of_year(
         raise InputRefused(f"{name} holds {count} maps, more than the months of {year}")
     if count == MONTHS_IN_YEAR:
         return periods.started(Step(count=1, unit="M"), range(january, january + MONTHS_IN_YEAR))
-    if len(all_starts) < 2 or start != min(all_starts):  # noqa: PLR2004 - one file is first and last at once
+    if len(all_starts) < 2 or start != min(all_starts):
         raise InputRefused(
             f"{name} holds {count} maps and does not say which months of {year} they are; describe its bands "
             f"({year}-01 ...) or ingest it by itself with --time START/P1M"
@@ -211,11 +223,12 @@ def _span(months: Sequence[int]) -> str:
 
 
 def _arranged(names: Sequence[str], described: Sequence[Description], spans: Spans, fact: str) -> Timing:
-    slots = [(number, at) for number, description in enumerate(described) for at in range(description.slices)]
+    slots = _slots(described)
     order = sorted(range(len(slots)), key=lambda index: spans.starts[index])
-    for before, after in zip(order, order[1:], strict=False):
+    for before, after in pairwise(order):
         if spans.starts[after] - spans.starts[before] < spans.step.count:
-            _refuse_twice(names, slots[before], slots[after], spans, before)
+            period = np.datetime64(spans.starts[before], spans.step.unit)
+            _refuse_twice(names, slots[before], slots[after], f"the period {period} ({spans.step})")
     try:
         axis = TimeAxis.with_times(
             spans.step, tuple(spans.starts[i] for i in order), tuple(spans.times[i] for i in order)
@@ -226,15 +239,16 @@ def _arranged(names: Sequence[str], described: Sequence[Description], spans: Spa
     return Timing(axis=axis, slots=tuple(slots[i] for i in order), facts=facts)
 
 
-def _refuse_twice(
-    names: Sequence[str], first: tuple[int, int], second: tuple[int, int], spans: Spans, index: int
-) -> None:
-    period = np.datetime64(spans.starts[index], spans.step.unit)
+def _slots(described: Sequence[Description]) -> list[tuple[int, int]]:
+    return [(number, at) for number, description in enumerate(described) for at in range(description.slices)]
+
+
+def _refuse_twice(names: Sequence[str], first: tuple[int, int], second: tuple[int, int], what: str) -> None:
     if first[0] == second[0]:
-        where = f"maps {first[1] + 1} and {second[1] + 1} of {names[first[0]]} are both"
+        where = f"maps {first[1] + 1} and {second[1] + 1} of {names[first[0]]} are both maps"
     else:
         where = f"{names[first[0]]} and {names[second[0]]} both hold a map"
-    raise InputRefused(f"{where} of the period {period} ({spans.step}); each period may be given once")
+    raise InputRefused(f"{where} of {what}; each period may be given once")
 
 
 def _told(axis: TimeAxis) -> str:

@@ -58,7 +58,7 @@ class Group:
     def _variable(self, key: str, array: "zarr.Array[Any]") -> cf.Variable:
         attributes: dict[str, Any] = {k: cf.normal_attribute(v) for k, v in array.attrs.asdict().items()}
         dtype = np.dtype(array.dtype)
-        if array.metadata.zarr_format == 2:  # noqa: PLR2004 - the format's number
+        if array.metadata.zarr_format == 2:
             dimensions = attributes.pop("_ARRAY_DIMENSIONS", ())
             dimensions = [dimensions] if isinstance(dimensions, str) else dimensions
             if "_FillValue" not in attributes and array.fill_value is not None:
@@ -76,7 +76,7 @@ class Group:
             dimensions=named,
             shape=tuple(array.shape),
             dtype=dtype.newbyteorder("=") if dtype.kind in "iufb" else np.dtype(object),
-            read=lambda at: np.asarray(array[at if at else ...]).astype(dtype.newbyteorder("="), copy=False),
+            read=lambda at: np.asarray(array[at or ...]).astype(dtype.newbyteorder("="), copy=False),
             attributes=attributes,
         )
 
@@ -90,7 +90,7 @@ def describe(location: str, name: str, wanted: str | None) -> Description:
         opened.close()
 
 
-def _fill(value: Any, dtype: np.dtype[Any]) -> Any:  # noqa: ANN401 - JSON
+def _fill(value: Any, dtype: np.dtype[Any]) -> Any:
     # xarray writes a float _FillValue of Zarr v3 as base64 of a little-endian double
     if isinstance(value, str) and dtype.kind == "f":
         try:

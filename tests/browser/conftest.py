@@ -227,7 +227,7 @@ def blind_browser(chromedriver: tuple[str, str], tmp_path: Path) -> Iterator[Bro
 def browser(window: Browser) -> Browser:
     """The browser, on an empty page and with nothing remembered of the test before."""
     window.open("about:blank")
-    window.resize(1280, 800)
+    window.resize(1000, 700)
     window.scheme("light")
     window.forget()
     return window

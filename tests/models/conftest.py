@@ -15,7 +15,7 @@ from models.card import ModelCard
 WEIGHTS = np.array([[1.0, -2.0], [0.5, 0.25], [3.0, 1.0]], dtype=np.float32)
 
 
-def linear(weights: NDArray[np.float32] = WEIGHTS, opset: int = 17, **changes: Any) -> bytes:  # noqa: ANN401
+def linear(weights: NDArray[np.float32] = WEIGHTS, opset: int = 17, **changes: Any) -> bytes:
     """y = x @ weights, z = sum of the row's x."""
     graph = helper.make_graph(
         [
@@ -36,7 +36,7 @@ def linear(weights: NDArray[np.float32] = WEIGHTS, opset: int = 17, **changes: A
     return content
 
 
-def feature(name: str, **changes: Any) -> dict[str, Any]:  # noqa: ANN401
+def feature(name: str, **changes: Any) -> dict[str, Any]:
     return {
         "name": name,
         "units": "1",
@@ -49,7 +49,7 @@ def feature(name: str, **changes: Any) -> dict[str, Any]:  # noqa: ANN401
     } | changes
 
 
-def describe(model: bytes, **changes: Any) -> dict[str, Any]:  # noqa: ANN401
+def describe(model: bytes, **changes: Any) -> dict[str, Any]:
     """The card of ``linear``: a is required, b is filled with 2, c is clipped; z is scaled by 10 and shifted by 400."""
     proto = onnx.load_model_from_string(model)
     return {

@@ -16,7 +16,7 @@ def description(make_linear: Callable[..., bytes], make_description: Callable[..
     return make_description(make_linear())
 
 
-def _set(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:  # noqa: ANN401
+def _set(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     changed: Any = deepcopy(document)
     *parents, last = [int(part) if part.isdigit() else part for part in path.split("/")]
     place = changed
@@ -65,7 +65,7 @@ def test_a_card_survives_its_text_and_the_digest_is_of_that_text(description: di
 def test_a_card_that_contradicts_itself_is_refused(
     description: dict[str, Any],
     path: str,
-    value: Any,  # noqa: ANN401
+    value: Any,
     message: str,
 ) -> None:
     with pytest.raises(ModelRefused, match=message):

@@ -59,7 +59,7 @@ class Squeezed(torch.nn.Module):
         return still.sum(1, keepdim=True).squeeze(), series.sum(2)
 
 
-def _export(network: torch.nn.Module, directory: Path, **changes: Any) -> ModelCard:  # noqa: ANN401
+def _export(network: torch.nn.Module, directory: Path, **changes: Any) -> ModelCard:
     random = np.random.default_rng(1)
     rows = {
         "series": random.uniform(-4, 4, (9, 5, 2)).astype(np.float32),
@@ -110,22 +110,32 @@ def test_the_file_tells_nothing_of_this_machine(tmp_path: Path) -> None:
     onnx.checker.check_model(onnx.load_model_from_string(content), full_check=True)
 
 
-def test_a_graph_of_other_weights_is_refused_and_nothing_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+class Elsewhere(torch.nn.Module):
+    """Answers as another network, except where the second still feature is high."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, series: torch.Tensor, still: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        value, weights = self.network(series, still)
+        return value + 0.01 * (still[:, 1] > 1), weights
+
+
+@pytest.mark.parametrize("highest", [2.0, -2.0])
+def test_a_graph_that_answers_otherwise_is_refused_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, highest: float
 ) -> None:
-    torch.manual_seed(4)
-    network, honest = Attention(), export_module._to_onnx
-
-    def other(_: torch.nn.Module, *rest: Any) -> bytes:  # noqa: ANN401
-        changed = Attention()
-        changed.load_state_dict(network.state_dict())
-        with torch.no_grad():
-            changed.out.bias.add_(0.01)
-        return honest(changed.eval(), *rest)
-
-    monkeypatch.setattr(export_module, "_to_onnx", other)
-    with pytest.raises((ExportRefused, ModelRefused), match="value"):
-        _export(network, tmp_path / "new")
+    """In golden rows (2) or in other rows only (-2), where the parity check alone sees it."""
+    honest = export_module._to_onnx
+    monkeypatch.setattr(export_module, "_to_onnx", lambda network, *rest: honest(Elsewhere(network).eval(), *rest))
+    rows = {"series": np.zeros((9, 5, 2), np.float32), "still": np.full((9, 2), highest, np.float32)}
+    rows["still"][8] = 2
+    with pytest.raises(
+        (ExportRefused, ModelRefused), match=r"differs from torch by 0\.0(2|199)|off by 0\.0(2|199)"
+    ) as caught:
+        _export(Attention(), tmp_path / "new", rows=rows)
+    assert ("differs from torch" in str(caught.value)) == (highest < 0)
     assert not (tmp_path / "new").exists()
 
 

@@ -64,6 +64,6 @@ class Watched(Observed):
 def clone(store: Store) -> Store:
     """A store in memory with the same objects."""
     other = Store.open(f"memory://{uuid.uuid4().hex}", StoreSettings())
-    for listed in store.list(""):
+    for listed in sorted(store.list(""), key=lambda one: one.last_modified):  # gc goes by which version is newer
         other.create(listed.key, store.get(listed.key))
     return other

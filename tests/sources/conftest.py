@@ -13,7 +13,7 @@ from services.pipeline.recipe import Recipe
 
 
 def read_whole(recipe: Recipe) -> NDArray[Any]:
-    recipe = pickle.loads(pickle.dumps(recipe))
+    recipe = pickle.loads(pickle.dumps(recipe))  # noqa: S301 - our own
     axis, grid = recipe.periods(), recipe.product.grid
     quantity = recipe.product.quantities[0]
     out = np.empty((len(axis), *grid.shape), dtype=quantity.dtype)

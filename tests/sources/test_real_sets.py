@@ -17,7 +17,6 @@ from services.pipeline.recipe import Recipe
 from services.sources.ingest import inspect
 from services.sources.options import IngestOptions
 
-
 type Whole = Callable[[Recipe], NDArray[Any]]
 
 
@@ -59,7 +58,9 @@ def test_oco2_seasia(realdata: Path, whole: Whole) -> None:
     parts = []
     for path in sorted(folder.glob("*.nc")):
         with opened(path, "scipy") as data:
-            parts.append(data.rename({k: v for k, v in {"latitude": "lat", "longitude": "lon"}.items() if k in data}).co2.load())
+            parts.append(
+                data.rename({k: v for k, v in {"latitude": "lat", "longitude": "lon"}.items() if k in data}).co2.load()
+            )
     expected = xr.concat([north_up(part, recipe.product.grid) for part in parts], "time").sortby("time")
     values = whole(recipe)
     assert values.dtype == np.float32
@@ -146,15 +147,22 @@ def test_oco3(realdata: Path) -> None:
         for key in sorted((path / "xco2").glob("0.*.*"))[::4]:
             _, east, south = (int(part) for part in key.name.split("."))
             rows = grid.height - min(7200, (south + 1) * 250), grid.height - south * 250
-            window = Window(row=rows[0], column=east * 250, height=rows[1] - rows[0], width=min(250, 14399 - east * 250))
+            window = Window(
+                row=rows[0], column=east * 250, height=rows[1] - rows[0], width=min(250, 14399 - east * 250)
+            )
             found = recipe.compute(axis, window)["xco2"]
-            source = data.xco2.isel(longitude=slice(east * 250, east * 250 + window.width), latitude=slice(south * 250, south * 250 + window.height))
+            source = data.xco2.isel(
+                longitude=slice(east * 250, east * 250 + window.width),
+                latitude=slice(south * 250, south * 250 + window.height),
+            )
             np.testing.assert_array_equal(found, source.transpose("time", "latitude", "longitude").values[:, ::-1])
             np.testing.assert_allclose(grid.longitudes[window.columns], source.longitude.values, atol=1e-4)
             np.testing.assert_allclose(grid.latitudes[window.rows][::-1], source.latitude.values, atol=1e-4)
             seen += int(np.isfinite(found).sum())
         edge = recipe.compute(axis.take([0]), Window(row=3000, column=14300, height=300, width=99))["xco2"]
-        np.testing.assert_array_equal(edge[0], data.xco2.isel(time=0, longitude=slice(14300, 14399), latitude=slice(3900, 4200)).values.T[::-1])
+        np.testing.assert_array_equal(
+            edge[0], data.xco2.isel(time=0, longitude=slice(14300, 14399), latitude=slice(3900, 4200)).values.T[::-1]
+        )
     assert seen > 10_000
 
 
@@ -185,7 +193,9 @@ def test_era5_grib(realdata: Path, whole: Whole) -> None:
 
 
 def test_l7_is_refused(realdata: Path) -> None:
-    with pytest.raises(InputRefused, match=r"L7_ETMs.tif is on a projected grid \(EPSG:31985\).*gdalwarp -t_srs EPSG:4326"):
+    with pytest.raises(
+        InputRefused, match=r"L7_ETMs.tif is on a projected grid \(EPSG:31985\).*gdalwarp -t_srs EPSG:4326"
+    ):
         inspect([str(realdata / "rasters" / "L7_ETMs.tif")], IngestOptions(units="1", time="2000/P1Y"))
 
 
@@ -229,7 +239,7 @@ def test_edgar_overlaps_itself(realdata: Path) -> None:
 )
 def test_bangladesh(realdata: Path, whole: Whole, name: str, variable: str) -> None:
     path = realdata / "groundwater" / "bangladesh_gwsa" / name
-    with pytest.raises(InputRefused, match="states no unit.*--units"):
+    with pytest.raises(InputRefused, match=r"states no unit.*--units"):
         inspect([str(path)], IngestOptions(variable=variable))
     recipe = inspect([str(path)], IngestOptions(variable=variable, units="mm")).recipe("bangladesh")
     with opened(path, "h5netcdf") as data:

@@ -1,5 +1,8 @@
 """Small published products, made by the real pipeline, and the service over them."""
 
+import socket
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from numpy.typing import NDArray
@@ -57,6 +61,9 @@ class Arrays:
 
     def models(self) -> Mapping[str, str]:
         return self.made_by
+
+    def model_directories(self) -> Mapping[str, Path]:
+        return {}
 
     def facts(self) -> Mapping[str, Any]:
         return {}
@@ -152,7 +159,7 @@ GRIDS = {
     "region": Grid.of(west="72.25", north="55", step_x="1/10", width=300, height=200),
     "seam": Grid.of(west=150, north=20, step_x="1/2", width=120, height=80),
     "odd": Grid.of(west=-180, north=90, step_x="40/111", width=999, height=417),
-    "fine": Grid.of(west=100, north=30, step_x="1/20", width=800, height=600),
+    "fine": Grid.of(west=100, north=30, step_x="1/20", width=300, height=200),
 }
 """Global; global on nodes; a region; a region across the antimeridian; a width that levels do not divide; 0.05 deg."""
 
@@ -160,10 +167,11 @@ GRIDS = {
 def build_world(store: Store, url: str) -> World:
     """Publish the collections that the tests of the service ask for."""
     recipes: dict[str, Arrays] = {}
-    for name, grid in GRIDS.items():
+    for name, periods in (("global", 1), ("nodes", 2), ("region", 1), ("seam", 2), ("fine", 1)):
+        grid = GRIDS[name]
         product = a_product(f"place_{name}", grid, PLACE)
-        axis = TimeAxis.regular("2020-01", "P1M", 2)
-        recipes[product.id] = Arrays(product=product, axis=axis, values={"place": own_coordinates(grid, 2)})
+        axis = TimeAxis.regular("2020-01", "P1M", periods)
+        recipes[product.id] = Arrays(product=product, axis=axis, values={"place": own_coordinates(grid, periods)})
     grid = Grid.of(west=-180, north=90, step_x="1/2", width=720, height=360)
     product = a_product("xco2", grid, XCO2, XCO2_STD, synthetic=True)
     axis = TimeAxis.of_ids(product.length, ["2019-11", "2019-12", "2020-01", "2020-03"])
@@ -206,6 +214,20 @@ def client(app: FastAPI) -> Iterator[TestClient]:
     """A client of the service."""
     with TestClient(app) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def live(app: FastAPI) -> Iterator[str]:
+    """Address of the service on loopback, for clients that bring their own HTTP."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.should_exit = True
+    thread.join(10)
 
 
 @pytest.fixture

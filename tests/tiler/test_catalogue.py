@@ -18,7 +18,7 @@ from tests.tiler.conftest import PLACE, Arrays, a_product, publish_arrays
 from tiler.catalogue import LiveCatalogue
 from tiler.fresh import RETRY_SECONDS
 
-SMALL = Grid.of(west=0, north=4, step_x=1, width=4, height=4)
+SMALL = Grid.of(west=0, north=4, step_x="1", width=4, height=4)
 
 
 class Clock:

@@ -27,7 +27,7 @@ export class Chart {
     at.forEach((position, row) => position >= 0 && (this.rowOf[position] = row));
     const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
     const axis = { stroke: ink("--muted"), font: FONT, grid: { stroke: ink("--line"), width: 1 }, ticks: { show: false }, gap: 6 };
-    const series = [{}, { stroke: ink("--accent"), width: 1.6, points: { size: 4, fill: ink("--accent"), width: 0, show: periods.length < 90 ? undefined : false } }];
+    const series = [{}, { stroke: ink("--accent"), width: 1.6, points: { size: 5, fill: ink("--accent"), width: 0, show: true, filter: () => alone(rows[1]) } }];
     if (spread) series.push({ stroke: "transparent", points: { show: false } }, { stroke: "transparent", points: { show: false } });
     const options = {
       width: this.box.clientWidth,
@@ -40,7 +40,7 @@ export class Chart {
       series,
       bands: spread ? [{ series: [3, 2], fill: ink("--band") }] : [],
       axes: [
-        { ...axis, grid: { show: false }, space: 56, size: 40, gap: 4, values: TIMES },
+        { ...axis, grid: { show: false }, space: 56, size: (_, labels) => (labels?.some((label) => label.includes("\n")) ? 40 : 24), gap: 4, values: TIMES },
         {
           ...axis,
           size: (_, labels) => 14 + Math.max(12, ...(labels ?? []).map((label) => label.length * 6.3)),
@@ -136,6 +136,12 @@ function withGaps(periods, values, spread) {
     add(periods.starts[i], i, values[i] ?? null, spread ? (spread[i] ?? null) : null);
   }
   return [spread ? [times, middle, low, high] : [times, middle], at];
+}
+
+/** Rows whose value stands between missing ones, which a line would not show. */
+function alone(values) {
+  const is = (row) => values[row] !== null && values[row] !== undefined;
+  return values.flatMap((_, row) => (is(row) && !is(row - 1) && !is(row + 1) ? [row] : []));
 }
 
 function decimalsOf(splits) {

@@ -78,6 +78,7 @@ async function showCollection(id, { variable, period, point, fit = true } = {}) 
   world?.clear();
   if (fit) world?.fit(collection.bounds, room());
   state.point = point ?? state.point;
+  if (fit && point) world?.seek(point);
   if (state.point) visit(state.point);
   await showPeriod(at, {});
 }
@@ -213,6 +214,7 @@ byId("go").addEventListener("submit", (event) => {
 addEventListener("hashchange", () => {
   const said = readLocation();
   if (said.view) world?.map.jumpTo({ center: [said.view.lon, said.view.lat], zoom: said.view.zoom });
+  if (world && said.globe !== world.globe) world.round(said.globe);
   fade(said.opacity ?? 100);
   const { collection, variable } = state;
   if (!collection) return;

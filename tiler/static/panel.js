@@ -28,7 +28,8 @@ export class Panel {
     this.box.classList.add("waiting");
     document.body.classList.add("has-panel");
     byId("panel-place").textContent = place(point);
-    byId("panel-version").textContent = `version ${collection.version}`;
+    byId("panel-version").textContent = `version ${collection.version.slice(0, 12)}`;
+    byId("panel-version").title = collection.version;
     const spread = variable.spread;
     const names = spread ? [variable.name, spread.name] : [variable.name];
     for (const [id, format] of [["csv", "CSV"], ["netcdf", "NetCDF"], ["covjson", "CoverageJSON"]]) byId(id).href = seriesAddress(collection, names, point, format);

@@ -1,8 +1,8 @@
 /* The map: coastlines on a neutral ground, the collection's tiles beneath them, the chosen place on top. */
 
 import * as maplibregl from "./vendor/maplibre-gl/maplibre-gl.mjs";
-import "./vendor/topojson-client/topojson-client.min.js";
 import { sentence } from "./ask.js";
+import { readCoastlines } from "./coastlines.js";
 import { byId } from "./element.js";
 import { wrapped } from "./units.js";
 
@@ -123,6 +123,11 @@ export class World {
     this.map.getSource("mark")?.setData({ type: "FeatureCollection", features });
   }
 
+  /** Show the earth as a globe, or flat. */
+  round(globe) {
+    this.map.setProjection({ type: globe ? "globe" : "mercator" });
+  }
+
   /** Bring a place into view if it is not. */
   seek({ lon, lat }) {
     if (!this.map.getBounds().contains([lon, lat])) this.map.easeTo({ center: [lon, lat] });
@@ -211,14 +216,16 @@ export class World {
   /** Lay the layers: coastlines come when they are read, tiles go beneath them. */
   #lay() {
     const paint = this.#paint();
-    if (this.globe) this.map.setProjection({ type: "globe" });
+    if (this.globe) this.round(true);
     const line = { "line-join": "round", "line-cap": "round" };
     const width = ["interpolate", ["linear"], ["zoom"], 0, 0.6, 4, 1, 9, 1.4];
     for (const id of ["land", "borders", "coast", "mark"]) this.map.addSource(id, { type: "geojson", data: EMPTY });
     this.map.addLayer({ id: "land", type: "fill", source: "land", paint: { "fill-color": paint.land, "fill-antialias": false } });
     this.map.addLayer({ id: "borders", type: "line", source: "borders", layout: line, paint: { "line-color": paint.coast, "line-opacity": 0.28, "line-width": 0.6 } });
     this.map.addLayer({ id: "coast", type: "line", source: "coast", layout: line, paint: { "line-color": paint.coast, "line-opacity": 0.75, "line-width": width } });
-    this.map.addLayer({ id: "cell", type: "line", source: "mark", filter: ["==", ["geometry-type"], "Polygon"], paint: { "line-color": paint.mark, "line-width": 1.5 } });
+    const cell = { type: "line", source: "mark", filter: ["==", ["geometry-type"], "Polygon"] };
+    this.map.addLayer({ ...cell, id: "halo", paint: { "line-color": paint.halo, "line-width": 4, "line-opacity": 0.8 } });
+    this.map.addLayer({ ...cell, id: "cell", paint: { "line-color": paint.mark, "line-width": 1.5 } });
     this.map.addLayer({
       id: "point",
       type: "circle",
@@ -239,40 +246,11 @@ export class World {
     set("land", "fill-color", paint.land);
     set("coast", "line-color", paint.coast);
     set("borders", "line-color", paint.coast);
+    set("halo", "line-color", paint.halo);
     set("cell", "line-color", paint.mark);
     set("point", "circle-color", paint.mark);
     set("point", "circle-stroke-color", paint.halo);
   }
-}
-
-async function readCoastlines() {
-  const response = await fetch(new URL("./vendor/world-atlas/countries-50m.json", import.meta.url));
-  if (!response.ok) throw new Error(String(response.status));
-  const atlas = await response.json();
-  const { feature, mesh } = globalThis.topojson;
-  return {
-    land: feature(atlas, atlas.objects.land),
-    coast: { type: "Feature", properties: {}, geometry: opened(mesh(atlas, atlas.objects.land)) },
-    borders: { type: "Feature", properties: {}, geometry: opened(mesh(atlas, atlas.objects.countries, (a, b) => a !== b)) },
-  };
-}
-
-/** Lines without the cuts along the antimeridian and the south pole, which are no coasts. */
-function opened(lines) {
-  const edge = ([lon, lat]) => Math.abs(lon) > 179.99 || lat < -89.9;
-  const parts = [];
-  for (const line of lines.coordinates) {
-    let part = [];
-    for (let i = 0; i < line.length; i++) {
-      if (i > 0 && ((edge(line[i - 1]) && edge(line[i])) || Math.abs(line[i][0] - line[i - 1][0]) > 180)) {
-        if (part.length > 1) parts.push(part);
-        part = [];
-      }
-      part.push(line[i]);
-    }
-    if (part.length > 1) parts.push(part);
-  }
-  return { type: "MultiLineString", coordinates: parts };
 }
 
 /** Whether this browser can draw the map at all. */

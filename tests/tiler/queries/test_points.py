@@ -117,7 +117,7 @@ def test_each_chunk_is_read_once_however_the_places_are_mixed(world: Any) -> Non
     # nothing is kept between reads, so that reading a chunk twice shows
     app = create_app(Settings(store=world.url, cache_mb=0), store)
     # chunks of the series are 30 x 30 cells: three of them, hit in turns
-    places = [[x + 0.01 * n, y] for n, (x, y) in zip(range(300), itertools.cycle([(-179, 89), (-140, 80), (-179, 50)]))]  # noqa: B905
+    places = [[x + 0.01 * n, y] for n, (x, y) in zip(range(300), itertools.cycle([(-179, 89), (-140, 80), (-179, 50)]))]
     with TestClient(app) as client:
         post(client, "xco2_test/points?parameter-name=soundings", {"coords": places})
     assert store.parts == 3

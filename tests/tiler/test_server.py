@@ -1,0 +1,149 @@
+"""The server as processes: started, asked, told to stop."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from services.core.errors import Refused
+from services.core.grid import Grid
+from services.core.settings import Settings, StoreSettings
+from services.core.store import Store
+from services.core.time_axis import TimeAxis
+from tests.tiler.conftest import PLACE, Arrays, a_product, publish_arrays
+from tiler.server import serve
+
+GRID = Grid.of(west=0, north=4, step_x="1", width=4, height=4)
+
+PROGRAM = """\
+import sys
+from services.core.settings import Settings, StoreSettings
+from tiler.server import serve
+if __name__ == "__main__":
+    serve(
+        Settings(store=sys.argv[1]), StoreSettings(), host="127.0.0.1", port=int(sys.argv[2]), workers=int(sys.argv[3]),
+        note=lambda text: print(text, flush=True),
+    )
+"""
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> str:
+    url = str(tmp_path / "store")
+    product = a_product("demo", GRID, PLACE)
+    values = {"place": np.full((1, 4, 4), 7.0)}
+    axis = TimeAxis.regular("2020-01", "P1M", 1)
+    publish_arrays(Store.open(url, StoreSettings()), Arrays(product=product, axis=axis, values=values))
+    return url
+
+
+@contextlib.contextmanager
+def running(folder: Path, store: str, workers: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    program = folder / "program.py"
+    program.write_text(PROGRAM)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, str(program), store, str(port), str(workers)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder)
+    try:
+        assert server.stdout is not None
+        line = server.stdout.readline()
+        assert f"http://127.0.0.1:{port}/" in line, line + (server.stdout.read() if server.poll() is not None else "")
+        yield server, f"http://127.0.0.1:{port}"
+    finally:
+        if server.poll() is None:
+            server.kill()
+        server.communicate()
+
+
+def fetch(url: str) -> tuple[int, bytes]:
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        return answer.status, answer.read()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_it_serves_and_ends_gently(tmp_path: Path, published: str, workers: int) -> None:
+    with running(tmp_path, published, workers) as (server, url):
+        for _ in range(10):
+            assert b'"values":[7.0]' in fetch(f"{url}/collections/demo/point/1,1")[1]
+        assert fetch(f"{url}/readyz")[0] == 200
+        counted = fetch(f"{url}/metrics")[1].decode()
+        line = next(one for one in counted.splitlines() if one.startswith("cenote_requests_total{"))
+        assert line.endswith(" 10.0"), "all processes count together"
+        answers: list[int] = []
+        stop = threading.Event()
+
+        def ask() -> None:
+            while not stop.is_set():
+                try:
+                    answers.append(fetch(f"{url}/collections/demo/point/1,1")[0])
+                except OSError:
+                    return  # no longer listening
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        time.sleep(0.5)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(20) == 0
+        stop.set()
+        asking.join(10)
+        assert answers
+        assert set(answers) == {200}
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_is_replaced(tmp_path: Path, published: str) -> None:
+    with running(tmp_path, published, 2) as (server, url):
+        fetch(f"{url}/healthz")
+        children = subprocess.run(
+            ["/bin/ps", "-o", "pid=", "--ppid", str(server.pid)], check=True, capture_output=True, text=True
+        ).stdout.split()
+        workers = [pid for pid in map(int, children) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        assert len(workers) == 2
+        os.kill(workers[0], signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                fetch(f"{url}/readyz")
+            alive = [
+                path
+                for path in Path("/proc").glob("[0-9]*")
+                if _parent_of(path) == server.pid and b"spawn_main" in _command_of(path)
+            ]
+            if len(alive) == 2 and not any(path.name == str(workers[0]) for path in alive):
+                break
+            time.sleep(0.2)
+        else:
+            pytest.fail("no worker took the place of the one that was killed")
+        assert fetch(f"{url}/collections/demo/point/1,1")[0] == 200
+
+
+def _parent_of(process: Path) -> int | None:
+    with contextlib.suppress(OSError):
+        return int((process / "stat").read_text().rsplit(")", 1)[1].split()[1])
+    return None
+
+
+def _command_of(process: Path) -> bytes:
+    with contextlib.suppress(OSError):
+        return (process / "cmdline").read_bytes()
+    return b""
+
+
+def test_a_port_that_is_taken_is_a_sentence(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(Refused, match=f"port {port}"):
+            serve(Settings(store=str(tmp_path)), StoreSettings(), host="127.0.0.1", port=port, workers=1, note=print)
