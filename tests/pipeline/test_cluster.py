@@ -88,7 +88,7 @@ def end(pids: set[int]) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(pid)
             try:
-                process.wait(timeout=10)
+                process.wait(timeout=3)
             except psutil.TimeoutExpired:
                 process.kill()
                 process.wait(timeout=10)
@@ -110,8 +110,8 @@ def test_a_killed_worker_and_a_killed_client_cost_only_what_was_not_recorded(tmp
     script = tmp_path / "render_it.py"
     script.write_text(RENDER)
     command = [sys.executable, script, store.url, log, str(count), "0.3"]
-    messages = (tmp_path / "messages").open("wb")
-    first = subprocess.Popen(command, cwd=tmp_path, stdout=messages, stderr=messages)
+    with (tmp_path / "messages").open("wb") as messages:
+        first = subprocess.Popen(command, cwd=tmp_path, stdout=messages, stderr=messages)
     try:
         until(lambda: len(calls(log)) >= 4)
         victim = calls(log)[-1][0]
@@ -259,7 +259,8 @@ def test_a_scheduler_by_address_and_workers_of_other_code(tmp_path: Path) -> Non
     copy = tmp_path / "copy"
     for package in ("services", "models", "tests"):
         shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__", "static"))
-    (copy / "services" / "core" / "style.py").open("a").write("# edited\n")
+    edited = copy / "services" / "core" / "style.py"
+    edited.write_text(edited.read_text() + "# edited\n")
     store = Store.open(str(tmp_path / "store"), StoreSettings())
     recipe = Planted(product=replace(PRODUCT, cog_period=None), axis=months(1))
     place = tmp_path / "scheduler.json"

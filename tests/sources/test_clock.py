@@ -1,6 +1,6 @@
 """CF times against xarray's decoding, Python's calendar and Julian day numbers."""
 
-import datetime
+import datetime as dt
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,12 @@ def decoded(values: Any, units: str, calendar: str | None = None) -> np.ndarray:
 
 @given(
     st.sampled_from(["seconds", "minutes", "hours", "days", "milliseconds"]),
-    st.datetimes(datetime.datetime(1900, 1, 1), datetime.datetime(2020, 1, 1)),
+    st.integers(-2_208_988_800, 1_577_836_800),
     st.lists(st.integers(-20_000, 20_000), min_size=1, max_size=5),
     st.sampled_from(["standard", "gregorian", "proleptic_gregorian"]),
 )
-def test_whole_times_equal_xarray(unit: str, epoch: datetime.datetime, values: list[int], calendar: str) -> None:
-    units = f"{unit} since {epoch.replace(microsecond=0).isoformat(sep=' ')}"
+def test_whole_times_equal_xarray(unit: str, epoch: int, values: list[int], calendar: str) -> None:
+    units = f"{unit} since {np.datetime64(epoch, 's').item():%Y-%m-%d %H:%M:%S}"
     expected = decode_cf_datetime(np.asarray(values), units, calendar)
     np.testing.assert_array_equal(decoded(values, units, calendar), expected.astype("datetime64[us]"))
 
@@ -74,20 +74,20 @@ def test_absolute_days() -> None:
 def test_the_standard_calendar_is_julian_before_1582() -> None:
     # Julian day numbers: 0001-01-01 (Julian) is 1721423.5, 2000-01-01 is 2451544.5
     assert decoded([2451544.5 - 1721423.5], "days since 1-1-1 00:00:00", "standard")[0] == np.datetime64("2000-01-01")
-    ordinal = datetime.date(2000, 1, 1).toordinal() - 1
+    ordinal = dt.date(2000, 1, 1).toordinal() - 1
     assert decoded([ordinal], "days since 0001-01-01", "proleptic_gregorian")[0] == np.datetime64("2000-01-01")
     assert decoded([1], "days since 1582-10-04", "standard")[0] == np.datetime64("1582-10-15")
 
 
 @pytest.mark.parametrize("calendar", ["noleap", "365_day", "360_day", "all_leap", "julian", "366_day"])
 def test_other_calendars_are_refused(calendar: str) -> None:
-    with pytest.raises(InputRefused, match=f"its calendar is '{calendar}'"):
+    with pytest.raises(InputRefused, match=rf"its calendar is '{calendar}'"):
         clock.parse_reference("x.nc: time", "days since 2000-01-01", calendar)
 
 
 @pytest.mark.parametrize("units", ["fortnights since 2000-01-01", "days since then", "days since 2000-13-01", "days"])
 def test_other_units_are_refused(units: str) -> None:
-    with pytest.raises(InputRefused, match="x.nc: time"):
+    with pytest.raises(InputRefused, match=r"x\.nc: time"):
         clock.parse_reference("x.nc: time", units, None)
 
 

@@ -117,7 +117,7 @@ def sources(draw: st.DrawFn) -> tuple[Grid, np.ndarray, np.ndarray]:
         west = -180 - step / 2 if node else Fraction(-180)
     else:
         west = draw(st.integers(-180, 179)) * Fraction(1) + (step / 2 if node else 0)
-    rows = draw(st.integers(2, min(30, int(170 / step))))
+    rows = draw(st.integers(2, max(2, min(30, int(160 / step)))))
     north = Fraction(draw(st.integers(-80 + int(rows * step), 85)))
     grid = Grid.of(west=west, north=north, step_x=step, width=width, height=rows)
     longitudes = [west + step / 2 + number * step for number in range(width)]

@@ -1,5 +1,7 @@
 """Which period a time means."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 
@@ -13,12 +15,9 @@ def microseconds(*times: str) -> np.ndarray:
     return np.asarray(times, dtype="datetime64[us]").astype(np.int64)
 
 
-def every(start: str, stop: str, step: str, unit: str) -> np.ndarray:
-    return (
-        np.arange(np.datetime64(start), np.datetime64(stop), np.timedelta64(int(step), unit))
-        .astype("datetime64[us]")
-        .astype(np.int64)
-    )
+def every(start: str, stop: str, step: int, unit: Literal["D", "h", "m"]) -> np.ndarray:
+    times = np.arange(np.datetime64(start, unit), np.datetime64(stop, unit), np.timedelta64(step, unit))
+    return times.astype("datetime64[us]").astype(np.int64)
 
 
 @pytest.mark.parametrize(
@@ -29,16 +28,16 @@ def every(start: str, stop: str, step: str, unit: str) -> np.ndarray:
         (microseconds("1999-01-31", "1999-02-28", "1999-03-31"), "P1M"),
         (microseconds("2000-01-01", "2001-01-01", "2003-01-01"), "P1Y"),
         (microseconds("2000-07-02", "2001-07-02"), "P1Y"),
-        (every("2015-01-16", "2015-06-01", "1", "D"), "P1D"),
-        (every("2015-01-16", "2015-06-01", "8", "D"), "P8D"),
-        (every("2015-01-01", "2015-01-20", "3", "h"), "PT3H"),
-        (every("2015-01-01", "2015-01-20", "1", "h"), "PT1H"),
-        (every("2015-01-01T00:30", "2015-01-02", "60", "m"), "PT1H"),
-        (every("2015-01-01", "2015-01-02", "15", "m"), "PT15M"),
+        (every("2015-01-16", "2015-06-01", 1, "D"), "P1D"),
+        (every("2015-01-16", "2015-06-01", 8, "D"), "P8D"),
+        (every("2015-01-01", "2015-01-20", 3, "h"), "PT3H"),
+        (every("2015-01-01", "2015-01-20", 1, "h"), "PT1H"),
+        (every("2015-01-01T00:30", "2015-01-02", 60, "m"), "PT1H"),
+        (every("2015-01-01", "2015-01-02", 15, "m"), "PT15M"),
         # eight scattered days in thirty months are days with gaps (OCO-3), whatever their hour
         (microseconds("2020-03-03T08", "2020-05-05T07", "2020-05-27T07", "2022-10-28T07"), "P1D"),
         # MODIS composites begin anew each year
-        (np.concatenate([every(f"{y}-01-01", f"{y + 1}-01-01", "8", "D") for y in (2001, 2002)]), "P1D"),
+        (np.concatenate([every(f"{y}-01-01", f"{y + 1}-01-01", 8, "D") for y in (2001, 2002)]), "P1D"),
         (microseconds("2004-01-01", "2004-09-01"), "P1D"),
     ],
 )
@@ -183,8 +182,11 @@ def test_year_of_a_name() -> None:
 
 @pytest.mark.parametrize(
     ("start", "unit", "count", "step"),
-    [("2004", "Y", 12, "P1M"), ("2004", "Y", 366, "P1D"), ("2003", "Y", 366, None), ("2004", "Y", 8784, "PT1H")]
-    + [
+    [
+        ("2004", "Y", 12, "P1M"),
+        ("2004", "Y", 366, "P1D"),
+        ("2003", "Y", 366, None),
+        ("2004", "Y", 8784, "PT1H"),
         ("2004-02", "M", 29, "P1D"),
         ("2004-02", "M", 28, None),
         ("2004-02-01", "D", 24, "PT1H"),

@@ -9,15 +9,19 @@ const BEYOND = 4;
 /** All collections, sorted by title. */
 export async function readCollections() {
   const { collections } = await ask(address("/collections"));
-  return collections.map((entry) => ({ id: entry.id, title: entry.title ?? entry.id })).sort((a, b) => a.title.localeCompare(b.title));
+  return collections.map(described).sort((a, b) => a.title.localeCompare(b.title));
+}
+
+/** One collection as it is now. */
+export async function readCollection(id) {
+  return described(await ask(address(`/collections/${encodeURIComponent(id)}`)));
 }
 
 /**
  * A collection as the page needs it, fixed to the version that was current: whatever is asked of `path` from now on is
  * answered from that one, so that map, legend and series agree.
  */
-export async function readCollection(id) {
-  const stac = await ask(address(`/collections/${encodeURIComponent(id)}`));
+function described(stac) {
   const version = stac.version;
   const dimensions = stac["cube:dimensions"] ?? {};
   const variables = Object.entries(stac.parameter_names ?? {}).map(([name, said]) => ({

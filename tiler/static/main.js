@@ -54,14 +54,18 @@ async function attempt(work) {
   }
 }
 
-/** Show a collection: the variable and period named, else its first variable and the period nearest to the one shown. */
-async function showCollection(id, { variable, period, point, fit = true } = {}) {
+/**
+ * Show a collection (read it unless it is `known`): the variable and period named, else its first variable and the
+ * period nearest to the one shown.
+ */
+async function showCollection(id, { variable, period, point, fit = true, known = null } = {}) {
   const mine = ++turn;
   const instant = period ? instantOf(period) : state.collection?.periods.length ? state.collection.periods.starts[state.at] : null;
-  const collection = await readCollection(id);
+  const collection = known ?? (await readCollection(id));
   if (mine !== turn) return;
   const chosen = collection.variables.find((one) => one.name === variable) ?? collection.variables[0];
   const tiles = await readTiles(collection, chosen);
+  await world?.ready;
   if (mine !== turn) return;
   const { periods } = collection;
   const at = periods.length === 0 ? 0 : instant === null ? periods.length - 1 : periods.nearest(instant);
@@ -165,7 +169,7 @@ function fade(opacity) {
 
 /** A version published meanwhile takes the place of the one shown. */
 async function refresh() {
-  if (document.hidden || !state.collection || timeline.playing) return;
+  if (document.hidden || !state.collection?.periods.length || timeline.playing) return;
   const { collection, variable, at } = state;
   let now;
   try {
@@ -188,10 +192,10 @@ async function start() {
   if (collections.length === 0) throw new Refusal("Nothing is published yet: `cenote sample` or `cenote ingest` publishes a first collection.");
   byId("collection").replaceChildren(...collections.map(({ id, title }) => element("option", { value: id }, title)));
   const asked = said.collection ?? (document.documentElement.dataset.collection || collections[0].id);
+  const known = collections.find(({ id }) => id === asked);
   byId("collection").addEventListener("change", (event) => attempt(showCollection(event.target.value)));
   byId("variable").addEventListener("change", (event) => attempt(showVariable(event.target.value)));
-  await world?.ready;
-  await showCollection(asked, { variable: said.variable, period: said.period, point: said.point, fit: !said.view });
+  await showCollection(asked, { variable: said.variable, period: said.period, point: said.point, fit: !said.view, known });
 }
 
 byId("opacity").addEventListener("input", (event) => fade(Number(event.target.value)));

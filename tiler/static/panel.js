@@ -32,7 +32,10 @@ export class Panel {
     byId("panel-version").title = collection.version;
     const spread = variable.spread;
     const names = spread ? [variable.name, spread.name] : [variable.name];
-    for (const [id, format] of [["csv", "CSV"], ["netcdf", "NetCDF"], ["covjson", "CoverageJSON"]]) byId(id).href = seriesAddress(collection, names, point, format);
+    for (const [id, format, ending] of [["csv", "CSV", "csv"], ["netcdf", "NetCDF", "nc"], ["covjson", "CoverageJSON", "covjson"]]) {
+      byId(id).href = seriesAddress(collection, names, point, format);
+      byId(id).download = `${collection.id}_${point.lat.toFixed(3)}_${point.lon.toFixed(3)}.${ending}`;
+    }
     try {
       const series = await readSeries(collection, names, point, reading.signal);
       this.#fill(collection, variable, spread, series);

@@ -52,12 +52,6 @@ export class World {
       moved();
     });
     this.map.on("movestart", () => this.#forget());
-    this.map.on("projectiontransition", () => {
-      const now = this.map.getProjection()?.type === "globe";
-      if (now === this.globe) return;
-      this.globe = now;
-      moved();
-    });
     this.map.on("error", (event) => this.#failed(event));
     this.map.on("sourcedata", (event) => this.#arrived(event.sourceId));
     this.map.getCanvas().addEventListener("keydown", (event) => {
@@ -66,7 +60,16 @@ export class World {
       pick({ lon: wrapped(lng), lat });
     });
     this.dark.addEventListener("change", () => this.#repaint());
-    this.ready = new Promise((done) => this.map.once("load", done)).then(() => this.#lay());
+    this.ready = new Promise((done) => this.map.once("load", done)).then(() => {
+      if (globe) this.round(true);
+      this.map.on("projectiontransition", () => {
+        const now = this.map.getProjection()?.type === "globe";
+        if (now === this.globe) return;
+        this.globe = now;
+        moved();
+      });
+      this.#lay();
+    });
   }
 
   get view() {
@@ -216,7 +219,6 @@ export class World {
   /** Lay the layers: coastlines come when they are read, tiles go beneath them. */
   #lay() {
     const paint = this.#paint();
-    if (this.globe) this.round(true);
     const line = { "line-join": "round", "line-cap": "round" };
     const width = ["interpolate", ["linear"], ["zoom"], 0, 0.6, 4, 1, 9, 1.4];
     for (const id of ["land", "borders", "coast", "mark"]) this.map.addSource(id, { type: "geojson", data: EMPTY });
