@@ -1,9 +1,6 @@
 """The service as an ASGI app: which routes there are and what they share."""
 
-import contextlib
-import importlib
 import importlib.metadata
-import importlib.util
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,7 +11,7 @@ from starlette.types import ASGIApp
 
 from services.core.settings import Settings, StoreSettings
 from services.core.store import Store
-from tiler import errors, health
+from tiler import edr, errors, health, maps, pages, points, stac
 from tiler.catalogue import LiveCatalogue
 from tiler.chunks import ChunkCache
 from tiler.envelope import Envelope
@@ -74,8 +71,6 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
     app.state.cenote = state
     errors.add_handlers(app)
     app.include_router(health.router(state, metrics))
-    for name in ("maps", "edr", "stac", "points", "pages"):
-        with contextlib.suppress(ImportError):  # INTERIM while the others are being written
-            app.include_router(importlib.import_module(f"tiler.{name}").router(state))
-
+    for module in (maps, edr, points, stac, pages):
+        app.include_router(module.router(state))
     return app

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.core.settings import Settings
 from tiler.answer import ANSWER_HEADERS, REVALIDATED, SCOPE_KEY
+from tiler.downloads import HEAD_KEY
 from tiler.errors import RETRY_SECONDS, Problem
 from tiler.metrics import Metrics
 from tiler.proxies import Proxies
@@ -23,7 +24,10 @@ WATCHED = frozenset({"/healthz", "/readyz", "/metrics"})
 NO_ROUTE = "none"
 """Route name of what no route answers."""
 
-EXPOSED = ", ".join((*ANSWER_HEADERS, "ETag", "Content-Bbox", "Content-Crs", "Link", "Retry-After"))
+RANGES = ("Accept-Ranges", "Content-Range", "Content-Length")
+"""What a reader of COG or Zarr in a browser needs to see."""
+
+EXPOSED = ", ".join((*ANSWER_HEADERS, "ETag", "Content-Bbox", "Content-Crs", "Link", "Retry-After", *RANGES))
 METHODS = "GET, HEAD, POST, OPTIONS"
 
 PREFLIGHT = {
@@ -119,6 +123,7 @@ class _Exchange:
         if self._is_head:
             # every GET answers HEAD; the body is made, measured and left out
             self.inner["method"] = "GET"
+            self.inner[HEAD_KEY] = True
 
     def begin(self) -> None:
         """Count it."""

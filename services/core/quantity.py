@@ -137,7 +137,8 @@ class Quantity:
         if step is None:
             return None
         most = max(0, int(np.ceil(-np.log10(step) - 1e-9))) + _EXTRA_DECIMALS
-        return max(_decimals_of(step, most), _decimals_of(self.add_offset or 0.0, most))
+        # a thousandth of a step more or less in the offset is not worth a digit; in the step it would add up
+        return max(_decimals_of(step, most, step * 1e-9), _decimals_of(self.add_offset or 0.0, most, step * 1e-3))
 
     def missing(self, stored: NDArray[Any]) -> NDArray[np.bool_]:
         """Where a stored array is missing."""
@@ -195,8 +196,8 @@ class Quantity:
         return stored
 
 
-def _decimals_of(number: float, most: int) -> int:
+def _decimals_of(number: float, most: int, slack: float) -> int:
     for places in range(most):
-        if abs(round(number, places) - number) <= 1e-9 * abs(number):
+        if abs(round(number, places) - number) <= slack:
             return places
     return most

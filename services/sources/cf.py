@@ -218,7 +218,7 @@ def _choose(container: Container, wanted: str | None) -> _Candidate:
     for variable in container.variables.values():
         if variable.dtype.kind not in "iufb" or len(variable.dimensions) < 2:
             continue
-        if _is_bounds(container, variable):
+        if _is_bounds(container, variable) or coordinate_role(variable) in {"latitude", "longitude"}:
             continue
         candidate = _candidate(container, variable)
         if isinstance(candidate, str):

@@ -106,7 +106,13 @@ def describe(path: str, name: str, wanted: str | None) -> Description:
         _check_place(name, dataset)
         # each of these properties is made anew for all bands whenever it is asked for
         colours, descriptions, dtypes = dataset.colorinterp, dataset.descriptions, dataset.dtypes
-        bands = [n for n in dataset.indexes if colours[n - 1] != rasterio.enums.ColorInterp.alpha]
+        if rasterio.enums.ColorInterp.alpha in colours:
+            number = colours.index(rasterio.enums.ColorInterp.alpha) + 1
+            raise InputRefused(
+                f"{name}: its band {number} is marked as transparency; if it holds values like the others, say so with "
+                f"gdal_edit.py -colorinterp_{number} undefined {name}, else leave it out with gdal_translate -b"
+            )
+        bands = list(dataset.indexes)
         labels = [descriptions[n - 1] for n in bands]
         picked = wanted is not None and labels.count(wanted) == 1
         if picked:

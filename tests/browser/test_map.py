@@ -97,6 +97,7 @@ def test_everything_comes_from_our_own_origin(browser: "Browser", served: str) -
     browser.press_on("#play")
     browser.press_on(".maplibregl-ctrl-globe")
     browser.wait("location.hash.includes('globe=1')")
+    browser.wait("performance.getEntriesByType('resource').some((one) => one.name.includes('countries-50m'))")
     browser.press_on("#play")
     asked = browser.requests()
     elsewhere = [url for url in asked if not url.startswith((f"{served}/", "data:", f"blob:{served}/", "chrome:"))]
@@ -178,8 +179,8 @@ def test_playing_goes_round_and_stops(browser: "Browser", served: str) -> None:
     browser.open(f"{served}/map/halves#t={LAST}")
     browser.wait(f"{DRAWN} === '{LAST}'")
     browser.press("Space")
-    browser.wait(f"{DRAWN} === '{FIRST}'")
-    browser.wait(f"{DRAWN} === '2015-03'")
+    browser.wait(f"{DRAWN} < '2015-12'")
+    browser.wait(f"{DRAWN} > '2015-02'")
     browser.press("Space")
     stopped = browser.js("return document.getElementById('slider').value")
     browser.js("return new Promise((done) => setTimeout(done, 1200))")
@@ -446,6 +447,18 @@ def test_coastlines_cross_the_antimeridian_without_a_line_round_the_world(browse
     # Chukotka is one piece that goes on past 180 degrees, and Antarctica reaches the pole all the way round
     assert any(max(lon for lon, _ in ring) > 185 and max(lat for _, lat in ring) > 65 for ring in rings)
     assert any({lat for _, lat in ring} >= {-90} and np.ptp([lon for lon, _ in ring]) > 359 for ring in rings)
+
+
+def test_land_lies_where_land_is(browser: "Browser", served: str) -> None:
+    open_map(browser, served, "/map/pacific#map=1.2,-10,130")
+    land, water = (0xD5, 0xDA, 0xD8), (0xE8, 0xED, 0xEE)
+    for _ in range(60):
+        if colour(browser, (-25, 134)) == land:
+            break
+    for place in ((-25, 134), (-24, 118), (-6, 141), (-42, 146.5), (12, 103)):
+        assert colour(browser, place) == land, place
+    for place in ((-40, 90), (-14, 139.5), (-38, 160), (0, 90)):
+        assert colour(browser, place) == water, place
 
 
 def test_hash_without_the_globe_flattens_it(browser: "Browser", served: str) -> None:

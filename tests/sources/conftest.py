@@ -70,7 +70,8 @@ def write_netcdf3(path: Path, raster: Raster) -> None:
         for name, size in _sizes(raster).items():
             file.createDimension(name, None if name == record else size)
         for name, (dimensions, values, attributes) in raster.variables().items():
-            stored = values.astype(values.dtype.newbyteorder(">"))
+            narrow = values.astype("int32") if values.dtype == np.int64 else values  # the format has no longer ones
+            stored = narrow.astype(narrow.dtype.newbyteorder(">"))
             variable = file.createVariable(name, stored.dtype, dimensions)
             variable[:] = stored
             for key, value in attributes.items():
@@ -120,7 +121,7 @@ def write_geotiff(path: Path, raster: Raster) -> None:
     order = [raster.dimensions.index(name) for name in ("time", "lat", "lon")]
     values = raster.values.transpose(order)
     step_x, step_y = np.diff(raster.longitudes)[0], np.diff(raster.latitudes)[0]
-    options = {"crs": "EPSG:4326", **raster.options}
+    options = {"crs": "EPSG:4326", "photometric": "minisblack", "alpha": "unspecified", **raster.options}
     labels, scales, offsets = options.pop("labels", ()), options.pop("scales", None), options.pop("offsets", None)
     mask, tags = options.pop("mask", None), options.pop("tags", {})
     if "transform" not in options:
@@ -201,7 +202,7 @@ def _closed_files() -> Iterator[None]:
 
 
 def _sizes(raster: Raster) -> dict[str, int]:
-    sizes: dict[str, int] = {}
+    sizes: dict[str, int] = {} if raster.times is None else {"time": raster.times.size}  # a record dimension is first
     for dimensions, values, _ in raster.variables().values():
         sizes.update(zip(dimensions, values.shape, strict=True))
     return sizes

@@ -186,7 +186,7 @@ def build_world(store: Store, url: str) -> World:
     return World(store=store, url=url, versions=versions, recipes=recipes)
 
 
-@pytest.fixture(scope="session", params=["directory", "minio"])
+@pytest.fixture(scope="session", params=["directory", pytest.param("minio", marks=pytest.mark.s3)])
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> World:
     """The same collections on a directory and on real MinIO."""
     if request.param == "directory":

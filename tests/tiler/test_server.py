@@ -55,15 +55,17 @@ def running(folder: Path, store: str, workers: int) -> Iterator[tuple[subprocess
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, str(program), store, str(port), str(workers)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder)
+    server = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder, start_new_session=True
+    )
     try:
         assert server.stdout is not None
         line = server.stdout.readline()
         assert f"http://127.0.0.1:{port}/" in line, line + (server.stdout.read() if server.poll() is not None else "")
         yield server, f"http://127.0.0.1:{port}"
     finally:
-        if server.poll() is None:
-            server.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)  # its own session: the server and its workers
         server.communicate()
 
 
@@ -107,22 +109,15 @@ def test_it_serves_and_ends_gently(tmp_path: Path, published: str, workers: int)
 def test_a_worker_that_dies_is_replaced(tmp_path: Path, published: str) -> None:
     with running(tmp_path, published, 2) as (server, url):
         fetch(f"{url}/healthz")
-        children = subprocess.run(
-            ["/bin/ps", "-o", "pid=", "--ppid", str(server.pid)], check=True, capture_output=True, text=True
-        ).stdout.split()
-        workers = [pid for pid in map(int, children) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        workers = workers_of(server.pid)
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError):
                 fetch(f"{url}/readyz")
-            alive = [
-                path
-                for path in Path("/proc").glob("[0-9]*")
-                if _parent_of(path) == server.pid and b"spawn_main" in _command_of(path)
-            ]
-            if len(alive) == 2 and not any(path.name == str(workers[0]) for path in alive):
+            alive = workers_of(server.pid)
+            if len(alive) == 2 and workers[0] not in alive:
                 break
             time.sleep(0.2)
         else:
@@ -130,16 +125,15 @@ def test_a_worker_that_dies_is_replaced(tmp_path: Path, published: str) -> None:
         assert fetch(f"{url}/collections/demo/point/1,1")[0] == 200
 
 
-def _parent_of(process: Path) -> int | None:
-    with contextlib.suppress(OSError):
-        return int((process / "stat").read_text().rsplit(")", 1)[1].split()[1])
-    return None
-
-
-def _command_of(process: Path) -> bytes:
-    with contextlib.suppress(OSError):
-        return (process / "cmdline").read_bytes()
-    return b""
+def workers_of(parent: int) -> list[int]:
+    """Processes that a process spawned to serve."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            is_child = int((process / "stat").read_text().rsplit(")", 1)[1].split()[1]) == parent
+            if is_child and b"spawn_main" in (process / "cmdline").read_bytes():
+                found.append(int(process.name))
+    return found
 
 
 def test_a_port_that_is_taken_is_a_sentence(tmp_path: Path) -> None:

@@ -467,15 +467,20 @@ def test_boxes_and_areas(client: TestClient, world: World) -> None:
 
 
 def test_statistics_are_weighted_by_area(client: TestClient, world: World) -> None:
-    whole = client.get("/collections/place_global/statistics?max_size=720").json()["b1"]
-    recipe = world.recipes["place_global"]
-    areas = np.broadcast_to(recipe.product.grid.row_areas[:, np.newaxis], recipe.product.grid.shape)
-    assert whole["mean"] == pytest.approx(np.average(recipe.values["place"][-1], weights=areas), rel=1e-12)
-    assert whole["level"] == 0
-    assert whole["area_km2"] == pytest.approx(510_065_621, rel=1e-6), "4 pi R^2 with R = 6371.0088 km"
-    coarse = client.get("/collections/place_global/statistics?max_size=360").json()["b1"]
-    assert coarse["level"] == 1
-    assert coarse["mean"] == pytest.approx(whole["mean"], rel=1e-9), "levels keep the mean"
+    recipe = world.recipes["place_fine"]
+    values = recipe.values["place"][0]
+    areas = np.broadcast_to(recipe.product.grid.row_areas[:, np.newaxis], values.shape)
+    fine = client.get("/collections/place_fine/statistics").json()["b1"]
+    mean = np.average(values, weights=areas)
+    assert abs(mean / values.mean() - 1) > 1e-3, "a mean of pixels is another number"
+    assert (fine["level"], fine["mean"]) == (0, pytest.approx(mean, rel=1e-12))
+    assert fine["std"] == pytest.approx(np.sqrt(np.average((values - mean) ** 2, weights=areas)), rel=1e-9)
+    coarse = client.get("/collections/place_fine/statistics?max_size=100").json()["b1"]
+    assert coarse["level"] == 2
+    assert coarse["mean"] == pytest.approx(mean, rel=1e-9), "levels keep the mean"
+    globe = client.get("/collections/place_global/statistics?max_size=720").json()["b1"]
+    assert globe["area_km2"] == pytest.approx(510_065_621, rel=1e-6), "4 pi R^2 with R = 6371.0088 km"
+    areas = np.broadcast_to(GRIDS["global"].row_areas[:, np.newaxis], GRIDS["global"].shape)
     holes = client.get(f"{C}/statistics?max_size=720&datetime=2020-01").json()["b1"]
     source = source_values(world, "xco2", "xco2", 2)
     there = ~np.isnan(source)

@@ -10,6 +10,7 @@ const LIGHT = { water: "#e8edee", land: "#d5dad8", coast: "#36454a", mark: "#111
 const DARK = { water: "#12181b", land: "#242c30", coast: "#c3ced1", mark: "#ffffff", halo: "#0c1113" };
 const KEPT = 4;
 const PATIENCE = 6000;
+const GROUND = 2000;
 const FARTHEST = 85.0511287798066;
 const EMPTY = { type: "FeatureCollection", features: [] };
 
@@ -23,7 +24,7 @@ export class World {
     this.clock = 0;
     this.says = says;
     this.globe = globe;
-    this.cell = null;
+    this.drawn = new Promise((done) => (this.first = done));
     this.map = new maplibregl.Map({
       container: byId("map"),
       style: { version: 8, sources: {}, layers: [{ id: "water", type: "background", paint: { "background-color": this.#paint().water } }] },
@@ -92,6 +93,7 @@ export class World {
     const frame = this.#frame(spec);
     if (![...this.frames.values()].some((other) => other.shown)) this.#reveal(frame);
     return Promise.race([frame.drawn, new Promise((done) => setTimeout(done, PATIENCE))]).then(() => {
+      this.first();
       if (this.wanted !== spec.key || !this.frames.has(spec.key)) return;
       this.#reveal(frame);
       for (const other of this.frames.values()) if (other !== frame && other.shown) this.#hide(other);
@@ -235,7 +237,9 @@ export class World {
       filter: ["==", ["geometry-type"], "Point"],
       paint: { "circle-radius": 4.5, "circle-color": paint.mark, "circle-stroke-color": paint.halo, "circle-stroke-width": 2 },
     });
-    readCoastlines().then(
+    // Coastlines take half a second of a small machine: the values that somebody came for go first.
+    const soon = new Promise((done) => setTimeout(done, GROUND));
+    Promise.race([this.drawn, soon]).then(readCoastlines).then(
       (lines) => Object.entries(lines).forEach(([id, data]) => this.map.getSource(id).setData(data)),
       () => this.says("The coastlines could not be read."),
     );
