@@ -41,7 +41,7 @@ def level_window(
     weight = np.zeros(window.shape)
     whole = np.zeros(window.shape)
     # sums have 53 binary digits: of wider values a mean could leave the span of what it is made of, if by the last one
-    wide = np.dtype(quantity.dtype).itemsize == 8  # noqa: PLR2004 - bytes
+    wide = np.dtype(quantity.dtype).itemsize == 8
     lowest, highest = (np.zeros(window.shape if wide else (0, 0), dtype=quantity.dtype) for _ in range(2))
     for part in windows(window.shape, (max(1, STRIP_CELLS // (factor * factor * window.width)), window.width)):
         top, left = (window.row + part.row) * factor, window.column * factor

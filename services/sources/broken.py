@@ -1,10 +1,14 @@
 """What a broken file makes a library raise becomes one sentence with the file's name."""
 
 import contextlib
+import re
 import warnings
 from collections.abc import Iterator
 
 from services.core.errors import CenoteError, InputRefused
+
+_CREDENTIALS = re.compile(r"(?<=://)[^\s/@'\"]+@|(?<=[^\s?])\?[^\s'\")]*=[^\s'\")]*")
+"""User and password, and query, of a URL in a message."""
 
 LONGEST = 300
 """Characters of a library's own message that are passed on."""
@@ -25,5 +29,5 @@ def reading(name: str) -> Iterator[None]:
     except CenoteError:
         raise
     except Exception as error:
-        told = " ".join(str(error).split())[:LONGEST]
+        told = " ".join(_CREDENTIALS.sub("", str(error)).split())[:LONGEST]
         raise InputRefused(f"{name} is broken or is not what it begins as: {type(error).__name__}: {told}") from error

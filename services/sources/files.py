@@ -241,13 +241,13 @@ def _remote(url: str) -> Iterator[Source]:
 
 
 def _file_system(url: str) -> tuple[Any, str]:
-    fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False)  # what it knew once may have changed
     return fs, path
 
 
 def _is_remote_zarr(fs: Any, path: str) -> bool:
-    base = path.rstrip("/")
-    return any(fs.isfile(f"{base}/{mark}") for mark in ZARR_MARKS)
+    base, mark, query = path.partition("?")
+    return any(fs.isfile(f"{base.rstrip('/')}/{name}{mark}{query}") for name in ZARR_MARKS)
 
 
 def _remote_status(name: str, fs: Any, path: str) -> tuple[int, str]:

@@ -3,12 +3,14 @@
 import base64
 import binascii
 import struct
-from collections.abc import Mapping
 from typing import Any
 
+import fsspec.core
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.core.sync import sync
+from zarr.storage import FsspecStore
 
 from services.core.errors import InputRefused
 from services.sources import cf
@@ -19,12 +21,17 @@ class Group:
     """An open Zarr group."""
 
     def __init__(self, location: str, name: str) -> None:
-        remote = "://" in location
-        found = zarr.open(location, mode="r", storage_options={"asynchronous": True} if remote else None)
-        if not isinstance(found, zarr.Group):
-            raise InputRefused(f"{name} is a Zarr array, not a group with coordinates beside it")
-        self._group = found
         self._name = name
+        self._remote: Any = None
+        store: FsspecStore | str = location
+        if "://" in location:
+            self._remote, path = fsspec.core.url_to_fs(location, asynchronous=True, skip_instance_cache=True)
+            store = FsspecStore(self._remote, path=path, read_only=True)
+        try:
+            self._group = _group(store, name)
+        except BaseException:
+            self._end()
+            raise
 
     def container(self) -> cf.Container:
         """What the group's top level holds."""
@@ -49,6 +56,12 @@ class Group:
     def close(self) -> None:
         """As ``Opened.close``."""
         self._group.store.close()
+        self._end()
+
+    def _end(self) -> None:
+        if self._remote is not None:
+            sync(_disconnected(self._remote))
+            self._remote = None
 
     def chunks(self, variable: str) -> tuple[int, ...]:
         """Shape of the variable's chunks."""
@@ -90,6 +103,22 @@ def describe(location: str, name: str, wanted: str | None) -> Description:
         opened.close()
 
 
+def _group(store: FsspecStore | str, name: str) -> zarr.Group:
+    found = zarr.open(store, mode="r")
+    if not isinstance(found, zarr.Group):
+        raise InputRefused(f"{name} is a Zarr array, not a group with coordinates beside it")
+    return found
+
+
+async def _disconnected(remote: Any) -> None:
+    # what fsspec does by itself for a file system that is not asynchronous
+    clients, session = getattr(remote, "_s3creator", None), getattr(remote, "_session", None)
+    if clients is not None:
+        await clients.__aexit__(None, None, None)
+    elif session is not None:
+        await session.close()
+
+
 def _fill(value: Any, dtype: np.dtype[Any]) -> Any:
     # xarray writes a float _FillValue of Zarr v3 as base64 of a little-endian double
     if isinstance(value, str) and dtype.kind == "f":
@@ -98,8 +127,3 @@ def _fill(value: Any, dtype: np.dtype[Any]) -> Any:
         except (binascii.Error, struct.error):
             return value
     return value
-
-
-def is_metadata(names: Mapping[str, Any] | set[str]) -> bool:
-    """Whether file names of a folder are those of a Zarr store."""
-    return bool({"zarr.json", ".zgroup", ".zarray", ".zmetadata"} & set(names))

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import uvicorn
 from numpy.typing import NDArray
@@ -203,8 +204,13 @@ def chromedriver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str
                 time.sleep(0.05)
         yield address, chromium
     finally:
+        # a browser outlives its driver when the session was not ended: an interrupted run must leave none behind
+        browsers = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         process.terminate()
         process.wait(timeout=20)
+        for browser in browsers:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                browser.kill()
 
 
 @pytest.fixture(scope="session")

@@ -55,7 +55,11 @@ def test_keys_are_those_of_the_contract() -> None:
 
 
 json_data = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
@@ -78,7 +82,8 @@ def test_the_order_of_keys_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "itemsize"), [("int8", 1), ("uint8", 1), ("int16", 2), ("uint32", 4), ("int64", 8), ("float32", 4), ("float64", 8)]
+    ("dtype", "itemsize"),
+    [("int8", 1), ("uint8", 1), ("int16", 2), ("uint32", 4), ("int64", 8), ("float32", 4), ("float64", 8)],
 )
 def test_codecs_are_what_zarr_reads(dtype: str, itemsize: int) -> None:
     document = {
@@ -115,17 +120,26 @@ def test_shapes_of_maps_and_series() -> None:
 
 def test_attributes_of_a_quantity_are_cf() -> None:
     packed = replace(
-        FLUX, dtype="int16", fill_value=-1, scale_factor=0.5, add_offset=0.0, standard_name="air", attributes={"comment": "c"}
+        FLUX,
+        dtype="int16",
+        fill_value=-1,
+        scale_factor=0.5,
+        add_offset=0.0,
+        standard_name="air",
+        attributes={"comment": "c"},
     )
     attributes = layout.cf_attributes(packed)
-    assert attributes.items() >= {
-        "units": "1",
-        "long_name": "flux",
-        "standard_name": "air",
-        "scale_factor": 0.5,
-        "add_offset": 0.0,
-        "grid_mapping": "spatial_ref",
-        "comment": "c",
-    }.items()
+    assert (
+        attributes.items()
+        >= {
+            "units": "1",
+            "long_name": "flux",
+            "standard_name": "air",
+            "scale_factor": 0.5,
+            "add_offset": 0.0,
+            "grid_mapping": "spatial_ref",
+            "comment": "c",
+        }.items()
+    )
     assert {"scale_factor", "add_offset", "standard_name"}.isdisjoint(layout.cf_attributes(FLUX))
     assert Fraction(attributes["scale_factor"]) == Fraction(1, 2)

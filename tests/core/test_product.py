@@ -74,7 +74,7 @@ def test_every_registered_product_survives_json_text(name: str) -> None:
             "add_offset": st.none() | st.floats(-1e300, 1e300),
             "attributes": st.dictionaries(
                 st.sampled_from(["comment", "a", "b"]),
-                st.text("aÄ漢 \n\"", max_size=5)
+                st.text('aÄ漢 \n"', max_size=5)
                 | st.integers(-(2**60), 2**60)
                 | st.floats(allow_nan=False, allow_infinity=False),
                 max_size=3,
@@ -122,9 +122,10 @@ def test_a_document_that_is_no_declaration_is_refused(spoil: Any) -> None:
     spoil(document)
     with pytest.raises(DeclarationError, match="not a product declaration"):
         Product.from_json(document)
-    for nothing in (None, [], "made_up", 5):
+    nothings: tuple[Any, ...] = (None, [], "made_up", 5)
+    for nothing in nothings:
         with pytest.raises(DeclarationError, match="not a product declaration"):
-            Product.from_json(nothing)  # type: ignore[arg-type]
+            Product.from_json(nothing)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +149,10 @@ def test_a_document_that_is_no_declaration_is_refused(spoil: Any) -> None:
         ({"map_block": 0}, "a map block needs at least one period, not 0"),
         ({"series_block": 119}, "must be at least 120 periods and a multiple of the map block of 1, not 119"),
         ({"series_block": 130, "map_block": 4}, "a multiple of the map block of 4, not 130"),
-        ({"series_block": None}, "a grid of 777600000 cells needs a series layout; one layout serves both only up to 65536"),
+        (
+            {"series_block": None},
+            "a grid of 777600000 cells needs a series layout; one layout serves both only up to 65536",
+        ),
     ],
 )
 def test_a_declaration_that_contradicts_itself_is_refused(changes: dict[str, Any], said: str) -> None:
@@ -175,7 +179,7 @@ def test_a_quantity_is_found_by_name_and_the_first_without_one() -> None:
     [("gwsa", True), ("xco2_global", True), ("a-b-c", True), ("0a", False), ("a--b", False), (".git", False),
      ("models", False), ("catalog.json", False), ("a b", False), ("", False), ("ä", False)],
 )  # fmt: skip
-def test_which_names_may_be_ids(name: str, may: bool) -> None:
+def test_which_names_may_be_ids(name: str, *, may: bool) -> None:
     assert is_collection_id(name) is may
 
 

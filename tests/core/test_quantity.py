@@ -85,8 +85,7 @@ def test_floats_are_kept_or_refused_and_never_become_infinite(dtype: str, values
     quantity = replace(FLOAT, dtype=dtype)
     try:
         stored = quantity.pack(values)
-    except DeclarationError as error:
-        assert "does not fit float32" in str(error)
+    except DeclarationError:
         assert np.nanmax(np.abs(values)) > np.finfo(dtype).max
         return
     assert stored.dtype == np.dtype(dtype)

@@ -67,7 +67,7 @@ def pieces(values: NDArray[Any], shard: Shape3) -> dict[Shape3, NDArray[Any]]:
     """Shard number -> its part of the values."""
     counts = tuple(-(-n // s) for n, s in zip(values.shape, shard, strict=True))
     return {
-        at: values[tuple(slice(i * s, (i + 1) * s) for i, s in zip(at, shard, strict=True))]  # type: ignore[misc]
+        at: values[tuple(slice(i * s, (i + 1) * s) for i, s in zip(at, shard, strict=True))]
         for at in np.ndindex(*counts)
     }
 
@@ -107,9 +107,9 @@ def test_zarr_python_reads_what_we_write(
 
 
 @settings(max_examples=60, deadline=None)
-@given(arrays(), st.booleans())
+@given(case=arrays(), write_empty_chunks=st.booleans())
 def test_we_read_what_zarr_python_writes(
-    tmp_path_factory: pytest.TempPathFactory, case: tuple[NDArray[Any], Shape3, Shape3], write_empty_chunks: bool
+    tmp_path_factory: pytest.TempPathFactory, case: tuple[NDArray[Any], Shape3, Shape3], *, write_empty_chunks: bool
 ) -> None:
     values, shard, chunk = case
     root = tmp_path_factory.mktemp("theirs") / "array"
@@ -201,13 +201,14 @@ def test_every_flipped_bit_of_a_shard_is_damage_or_outside_what_was_asked() -> N
 
 
 def with_checksum(body: bytes) -> bytes:
-    return body + google_crc32c.value(body).to_bytes(4, "little")
+    checksum: int = google_crc32c.value(body)
+    return body + checksum.to_bytes(4, "little")
 
 
 @pytest.mark.parametrize("length", [0, 1, 3, 4, 15, 17])
 def test_a_chunk_that_is_cut_short_is_damage(length: int) -> None:
     coded = with_checksum(bytes(Blosc().encode(np.arange(8, dtype=np.int16))))
-    with pytest.raises(Damaged, match="the checksum of a chunk does not hold|a chunk cannot be decoded"):
+    with pytest.raises(Damaged, match=r"the checksum of a chunk does not hold|a chunk cannot be decoded"):
         decode_chunk("k", coded[:length], (1, 2, 4), np.dtype(np.int16))
 
 
@@ -226,7 +227,7 @@ def test_a_chunk_of_another_size_is_damage_though_its_checksum_holds(values: NDA
 
 def test_bytes_that_are_no_blosc_are_damage_though_their_checksum_holds() -> None:
     for body in (b"", b"\0" * 3, b"not blosc at all, but long enough"):
-        with pytest.raises(Damaged, match="a chunk cannot be decoded|and not 16"):
+        with pytest.raises(Damaged, match=r"a chunk cannot be decoded|and not 16"):
             decode_chunk("k", with_checksum(body), (1, 2, 4), np.dtype(np.int16))
 
 

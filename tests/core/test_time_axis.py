@@ -46,7 +46,9 @@ def test_a_week_is_seven_days() -> None:
     assert str(Step.parse("P2W")) == "P14D"
 
 
-@pytest.mark.parametrize("text", ["", "P", "PT", "P0M", "P1S", "P1M2D", "1M", "P1m", "PT1S", "P-1D", "P1.5D", "P1M\n", "PT1D", "P1H"])
+@pytest.mark.parametrize(
+    "text", ["", "P", "PT", "P0M", "P1S", "P1M2D", "1M", "P1m", "PT1S", "P-1D", "P1.5D", "P1M\n", "PT1D", "P1H"]
+)
 def test_a_duration_of_another_form_is_refused(text: str) -> None:
     with pytest.raises(DeclarationError, match="is not an ISO 8601 duration of one unit"):
         Step.parse(text)
@@ -83,8 +85,9 @@ def test_an_instant_covers_what_its_text_covers(text: str, first: str, last: str
 
 @pytest.mark.parametrize(
     "text",
-    ["", "latest", "2004-13", "2004-02-30", "2004-2-3", "04-02-03", "2004-02-29T24", "2004-02-29T05:60", "noon", "2004/05",
-     "2004-02-29T05:07:08.Z", "2004Z", "2004-02-29T", "-2004-01-01", "2004-01-01T00:00:00+1", "٢٠٠٤-٠١"],
+    ["", "latest", "2004-13", "2004-02-30", "2004-2-3", "04-02-03", "2004-02-29T24", "2004-02-29T05:60", "noon",
+     "2004/05", "2004-02-29T05:07:08.Z", "2004Z", "2004-02-29T", "-2004-01-01", "2004-01-01T00:00:00+1",
+     "\u0662\u0660\u0660\u0664"],
 )  # fmt: skip
 def test_what_is_no_instant_is_refused(text: str) -> None:
     with pytest.raises(QueryError, match="is not a"):
@@ -139,11 +142,11 @@ def test_the_period_that_contains_an_instant(axis: TimeAxis, data: st.DataObject
 
 
 def test_the_nearest_periods_are_named() -> None:
-    with pytest.raises(TimeOutsideAxis, match="2004-03-15T00:00:00Z; the nearest periods are 2004-02 and 2004-05$"):
+    with pytest.raises(TimeOutsideAxis, match=r"2004-03-15T00:00:00Z; the nearest periods are 2004-02 and 2004-05$"):
         GAPPED.index(instant("2004-03-15"))
-    with pytest.raises(TimeOutsideAxis, match="the nearest period is 2004-06$"):
+    with pytest.raises(TimeOutsideAxis, match=r"the nearest period is 2004-06$"):
         GAPPED.index(instant("2005-01-01"))
-    with pytest.raises(TimeOutsideAxis, match="the nearest period is 2004-01$"):
+    with pytest.raises(TimeOutsideAxis, match=r"the nearest period is 2004-01$"):
         GAPPED.index(instant("2003-12-31T23:59:59.999999"))
     with pytest.raises(TimeOutsideAxis, match="there are none"):
         TimeAxis(step=MONTH, starts=()).index(instant("2004-01-01"))
@@ -167,7 +170,7 @@ def test_an_interval_takes_every_period_that_it_touches(axis: TimeAxis, data: st
     if touched:
         assert list(axis.between(first, last)) == touched
     else:
-        with pytest.raises(TimeOutsideAxis, match="no period of the axis touches .*; it has "):
+        with pytest.raises(TimeOutsideAxis, match=r"no period of the axis touches .*; it has "):
             axis.between(first, last)
 
 
@@ -319,7 +322,7 @@ def test_periods_that_overlap_are_refused(step: Step, starts: tuple[int, ...], s
 
 
 def test_times_outside_their_period_are_refused() -> None:
-    with pytest.raises(DeclarationError, match="time 2004-02-01T00:00:00.000001 lies outside its period 2004-01"):
+    with pytest.raises(DeclarationError, match=r"time 2004-02-01T00:00:00.000001 lies outside its period 2004-01"):
         TimeAxis(step=MONTH, starts=(408,), times=(int(instant("2004-02-01T00:00:00.000001").astype(np.int64)),))
     with pytest.raises(DeclarationError, match="1 times for 2 periods"):
         TimeAxis(step=MONTH, starts=(408, 409), times=(0,))

@@ -2,15 +2,14 @@
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol, override
+from typing import Protocol
 
 import pytest
 
-from services.core.errors import StoreUnavailable
 from services.core.settings import StoreSettings
-from services.core.store import Observed, Operation, Store
+from services.core.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 

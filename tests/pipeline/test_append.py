@@ -26,7 +26,9 @@ REGIONAL = product(grid=replace(REGION, width=23, height=17))
 PLAIN_MAPS = replace(REGIONAL, grid=replace(REGION, width=9, height=7), cog_period=None)
 """For many periods: one shard, and no COGs."""
 
-HOURLY = product(step="PT1H", series_block=None, map_block=24, cog_period="P1M", grid=replace(REGION, width=12, height=9))
+HOURLY = product(
+    step="PT1H", series_block=None, map_block=24, cog_period="P1M", grid=replace(REGION, width=12, height=9)
+)
 
 
 def now(store: Store) -> Version:
@@ -98,7 +100,8 @@ def test_adding_a_month_costs_the_same_at_24_periods_and_a_series_block_later(me
         return {
             key: size
             for key, size in beside.items()
-            if not key.startswith(("synthetic/versions/", ".cenote-probe")) and not key.endswith(("collection.json", "catalog.json"))
+            if not key.startswith(("synthetic/versions/", ".cenote-probe"))
+            and not key.endswith(("collection.json", "catalog.json"))
         }
 
     pointer = layout.pointer_key("synthetic")
@@ -243,7 +246,7 @@ def test_a_version_anew_keeps_nothing_of_the_one_before(memory: Store) -> None:
     before = now(memory)
     other = replace(REGIONAL, grid=replace(REGION, width=31, height=17), map_block=2)
     recipe = Planted(product=other, axis=months(2, "2010-01"))
-    with pytest.raises(Refused, match="is published with grid 23 x 17 cells .* and this has 31 x 17 cells"):
+    with pytest.raises(Refused, match=r"is published with grid 23 x 17 cells .* and this has 31 x 17 cells"):
         render(memory, recipe)
     render(memory, recipe, keep=False)
     assert_values(memory, recipe)

@@ -25,7 +25,18 @@ from services.core.store import Store
 from services.pipeline import publish as publishing
 from services.pipeline import run as running
 from services.pipeline.verify import verify
-from tests.pipeline.synthetic import REGION, Planted, Quiet, composed, contents, current, months, planned, product, render
+from tests.pipeline.synthetic import (
+    REGION,
+    Planted,
+    Quiet,
+    composed,
+    contents,
+    current,
+    months,
+    planned,
+    product,
+    render,
+)
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -109,7 +120,7 @@ def test_a_killed_worker_and_a_killed_client_cost_only_what_was_not_recorded(tmp
     log = folder(tmp_path / "calls")
     script = tmp_path / "render_it.py"
     script.write_text(RENDER)
-    command = [sys.executable, script, store.url, log, str(count), "0.3"]
+    command: list[str | Path] = [sys.executable, script, store.url, log, str(count), "0.3"]
     with (tmp_path / "messages").open("wb") as messages:
         first = subprocess.Popen(command, cwd=tmp_path, stdout=messages, stderr=messages)
     try:
@@ -208,7 +219,7 @@ def test_a_refused_input_is_not_tried_again_and_publishes_nothing(client: Client
     store = Store.open(str(tmp_path / "store"), StoreSettings())
     log = folder(tmp_path / "calls")
     recipe = Planted(product=replace(PRODUCT, grid=replace(REGION, width=12, height=9)), axis=months(1), log=str(log))
-    with pytest.raises(InputRefused, match="^made-up file of 2001-01 is broken$"):
+    with pytest.raises(InputRefused, match=r"^made-up file of 2001-01 is broken$"):
         render(store, replace(recipe, failing={"2001-01": "refuse"}), client)
     assert len(calls(log)) == 1
     assert read_pointer(store, "synthetic") is None
@@ -266,7 +277,17 @@ def test_a_scheduler_by_address_and_workers_of_other_code(tmp_path: Path) -> Non
     place = tmp_path / "scheduler.json"
     alone = ("--no-dashboard", "--no-nanny", "--nthreads", "1")
     with (
-        dask("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", place, log=tmp_path / "s"),
+        dask(
+            "scheduler",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "0",
+            "--no-dashboard",
+            "--scheduler-file",
+            place,
+            log=tmp_path / "s",
+        ),
         dask("worker", "--scheduler-file", place, "--host", "127.0.0.1", *alone, log=tmp_path / "w"),
     ):
         until(lambda: place.exists() and bool(place.read_text()))
@@ -278,7 +299,16 @@ def test_a_scheduler_by_address_and_workers_of_other_code(tmp_path: Path) -> Non
         assert verify(store, "synthetic").findings == ()
         other = {"PYTHONPATH": str(copy)}
         with (
-            dask("worker", "--scheduler-file", place, "--host", "127.0.0.1", *alone, environment=other, log=tmp_path / "o"),
+            dask(
+                "worker",
+                "--scheduler-file",
+                place,
+                "--host",
+                "127.0.0.1",
+                *alone,
+                environment=other,
+                log=tmp_path / "o",
+            ),
             running.cluster(0, address) as client,
         ):
             assert client is not None

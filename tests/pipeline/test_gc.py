@@ -64,8 +64,8 @@ def segment_of(store: Store, version: str) -> str:
     return name
 
 
-def collect(store: Store, clock: Clock, **options: bool) -> gc.Collected:
-    return gc.collect(store, "synthetic", now=clock, **options)
+def collect(store: Store, clock: Clock) -> gc.Collected:
+    return gc.collect(store, "synthetic", now=clock)
 
 
 @pytest.fixture
@@ -91,9 +91,7 @@ def test_two_passes_a_day_apart_delete_what_no_kept_version_lists(
     assert read_marks(store, "synthetic").keys() == {doomed}
 
     clock.later = 9 * DAY - HOUR
-    assert collect(store, clock) == gc.Collected(
-        product="synthetic", marked=(), deleted=(), forgotten=(), freed=0
-    )
+    assert collect(store, clock) == gc.Collected(product="synthetic", marked=(), deleted=(), forgotten=(), freed=0)
 
     clock.later = 9 * DAY + HOUR
     second = collect(store, clock)
@@ -265,8 +263,7 @@ def test_a_rollback_to_what_gc_is_about_to_delete_takes_the_mark_back(
     watched = Watched(store)
     clock.later = 8 * DAY
 
-    def meanwhile(happen: object) -> None:
-        assert callable(happen)
+    def meanwhile(happen: Callable[[], None]) -> None:
         assert len(collect(store, clock).marked) == 2
         happen()
 
@@ -320,7 +317,7 @@ def test_two_gcs_at_once_are_a_conflict(archive: tuple[Store, list[str]], clock:
     clock.later = 8 * DAY
     watched = Watched(store)
 
-    def meanwhile(happen: object) -> None:  # noqa: ARG001
+    def meanwhile(happen: Callable[[], None]) -> None:  # noqa: ARG001
         collect(store, clock)
 
     watched.at_swap_of(layout.marks_key("synthetic"), meanwhile)

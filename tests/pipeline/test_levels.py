@@ -246,11 +246,13 @@ def assert_stored_levels(store: Store, recipe: Planted) -> None:
 @pytest.mark.parametrize("map_block", [1, 4])
 @pytest.mark.parametrize("whole_map", [True, False], ids=["map in memory", "map too large"])
 def test_the_levels_of_a_published_map_are_means_of_its_level_0(
-    memory: Store, monkeypatch: pytest.MonkeyPatch, map_block: int, whole_map: bool
+    memory: Store, monkeypatch: pytest.MonkeyPatch, map_block: int, *, whole_map: bool
 ) -> None:
     if not whole_map:
         monkeypatch.setattr(tasks, "WHOLE_MAP_BYTES", 0)
-    recipe = Planted(product=product(grid=REGION, map_block=map_block, cog_period=None), axis=months(6), holes=("2001-03",))
+    recipe = Planted(
+        product=product(grid=REGION, map_block=map_block, cog_period=None), axis=months(6), holes=("2001-03",)
+    )
     render(memory, replace(recipe, axis=months(5)))
     render(memory, recipe)
     assert_stored_levels(memory, recipe)
@@ -283,10 +285,12 @@ def test_a_period_that_deviates_from_a_fixed_mask_fails_and_publishes_nothing(
     grid = replace(REGION, step_x=step, step_y=step, west=Fraction(-40))
     declared = product(grid=grid, fixed_mask=True, map_block=map_block, cog_period=None)
     recipe = Planted(product=declared, axis=months(6), holes=("2001-05",))
-    with pytest.raises(InputRefused, match="synthetic/(heat|flux) declares a mask that holds for all periods, and periods"):
+    with pytest.raises(
+        InputRefused, match=r"synthetic/(heat|flux) declares a mask that holds for all periods, and periods"
+    ):
         render(memory, recipe)
     assert read_pointer(memory, "synthetic") is None
-    assert not [listed for listed in memory.list("synthetic/versions")]
+    assert not list(memory.list("synthetic/versions"))
     # without the deviating one all is well
     render(memory, replace(recipe, axis=months(4)))
 

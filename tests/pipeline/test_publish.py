@@ -4,6 +4,7 @@ import datetime as dt
 import multiprocessing
 import multiprocessing.synchronize
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from services.core.errors import (
 from services.core.grid import Window
 from services.core.settings import StoreSettings
 from services.core.store import Store
+from services.pipeline import copies
 from services.pipeline import publish as publishing
 from services.pipeline.verify import verify
 from tests.pipeline.faults import Crash, Watched, clone
@@ -67,7 +69,7 @@ def assert_published(store: Store, recipe: Planted) -> None:
 
 @pytest.mark.parametrize("first", [True, False], ids=["first", "append"])
 def test_a_publish_that_crashes_at_any_operation_leaves_old_or_new_and_the_next_one_reaches_the_new(
-    memory: Store, first: bool
+    memory: Store, *, first: bool
 ) -> None:
     old = Planted(product=TINY, axis=months(2))
     new = Planted(product=TINY, axis=months(3))
@@ -123,7 +125,7 @@ def test_a_render_that_crashes_at_any_operation_is_finished_by_the_next_with_the
                 render(store, recipe)
             else:
                 # a crash after the flip: only the advisory copies may be missing
-                publishing.copies.refresh(store, "synthetic")
+                copies.refresh(store, "synthetic")
             found = {path: sha for path, sha in contents(store, "").items() if not path.startswith(".cenote-probe")}
             assert found.pop(POINTER)
             assert found == expected, (number, applied)
@@ -134,8 +136,7 @@ def test_a_lost_acknowledgement_of_the_flip_is_success(memory: Store) -> None:
     recipe = Planted(product=TINY, axis=months(2))
     version = composed(memory, recipe, planned(memory, recipe))
 
-    def lose(happen: object) -> None:
-        assert callable(happen)
+    def lose(happen: Callable[[], None]) -> None:
         happen()
         raise StoreUnavailable("the connection was reset after the request was sent")
 
@@ -150,8 +151,7 @@ def test_an_own_flip_that_is_answered_with_a_failed_precondition_is_success(memo
     recipe = Planted(product=TINY, axis=months(2))
     version = composed(memory, recipe, planned(memory, recipe))
 
-    def twice(happen: object) -> None:
-        assert callable(happen)
+    def twice(happen: Callable[[], None]) -> None:
         happen()
         raise PreconditionFailed(POINTER)  # a retry below us met its own first try
 
@@ -166,9 +166,8 @@ def test_a_lost_acknowledgement_is_recognised_after_others_published_on_top(memo
     version = composed(memory, recipe, planned(memory, recipe))
     others = 0
 
-    def overtaken(happen: object) -> None:
+    def overtaken(happen: Callable[[], None]) -> None:
         nonlocal others
-        assert callable(happen)
         happen()
         for count in range(3, 3 + KEPT_WRITE_IDS - 1):
             render(memory, Planted(product=TINY, axis=months(count)))
@@ -189,7 +188,7 @@ def test_a_flip_that_did_not_happen_is_an_error_and_changes_nothing(memory: Stor
     version = composed(memory, recipe, planned(memory, recipe))
     watched = Watched(memory)
 
-    def fail(happen: object) -> None:  # noqa: ARG001
+    def fail(happen: Callable[[], None]) -> None:  # noqa: ARG001
         raise StoreUnavailable("the store is away")
 
     watched.at_swap_of(POINTER, fail)
@@ -209,8 +208,12 @@ def test_two_publishers_at_once_one_wins_and_the_other_loses_nothing(store: Stor
     both_have_read = threading.Barrier(2)
 
     def attempt(version: Version) -> publishing.Published | PublishConflict:
+        def meet(happen: Callable[[], None]) -> None:
+            both_have_read.wait(timeout=60)
+            happen()
+
         watched = Watched(store)
-        watched.at_swap_of(POINTER, lambda happen: (both_have_read.wait(timeout=60), happen()) and None)
+        watched.at_swap_of(POINTER, meet)
         try:
             return publishing.publish(watched, version)
         except PublishConflict as error:
@@ -284,7 +287,9 @@ def test_a_version_made_on_top_of_another_one_is_a_conflict(memory: Store) -> No
     late = composed(memory, first, planned(memory, first))
     render(memory, Planted(product=TINY, axis=months(3)))
     before = contents(memory, "")
-    with pytest.raises(PublishConflict, match=r"synthetic moved to version [0-9a-f]{20} while this one was made on top of None"):
+    with pytest.raises(
+        PublishConflict, match=r"synthetic moved to version [0-9a-f]{20} while this one was made on top of None"
+    ):
         publishing.publish(memory, late)
     assert contents(memory, "") == before
 
@@ -365,7 +370,7 @@ def test_a_pin_beside_a_publish_is_a_conflict_and_not_a_lost_flip(memory: Store)
     first = render(memory, Planted(product=TINY, axis=months(2)))
     watched = Watched(memory)
 
-    def meanwhile(happen: object) -> None:  # noqa: ARG001
+    def meanwhile(happen: Callable[[], None]) -> None:  # noqa: ARG001
         render(memory, Planted(product=TINY, axis=months(3)))
 
     watched.at_swap_of(POINTER, meanwhile)

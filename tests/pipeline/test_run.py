@@ -128,12 +128,10 @@ def test_a_failing_task_is_named_and_the_others_are_recorded(memory: Store, reci
     made = planned(memory, failing)
     with pytest.raises(
         RenderFailed,
-        match=rf"{MAPS // 2} of {MAPS} tasks failed \(maps-1-0-0: made-up failure of 2001-02; .*the same command goes on",
+        match=rf"{MAPS // 2} of {MAPS} tasks failed \(maps-1-0-0: made-up failure of 2001-02; .*same command goes on",
     ):
         composed(memory, failing, made)
-    assert ledger(memory, made) == {"metadata"} | {
-        task.id for task in made.tasks("maps") if task.block == 0
-    }
+    assert ledger(memory, made) == {"metadata"} | {task.id for task in made.tasks("maps") if task.block == 0}
     assert read_pointer(memory, "synthetic") is None
     # the cause is put right, and what was recorded counts
     before = len(calls(log))
@@ -195,7 +193,10 @@ def test_stored_bytes_that_differ_are_refused_and_fresh_starts_another_segment(m
     for body, fact in (
         (whole[:5] + bytes([whole[5] ^ 1]) + whole[6:], "the checksum of a chunk does not hold"),
         (whole[:-2], "the checksum of its index does not hold"),
-        (memory.get(f"{prefix}maps.zarr/0/heat/c/1/0/0"), "it holds other values than this task computes; render --fresh"),
+        (
+            memory.get(f"{prefix}maps.zarr/0/heat/c/1/0/0"),
+            "it holds other values than this task computes; render --fresh",
+        ),
     ):
         memory.delete([record])
         memory.overwrite(shard, body)
@@ -220,7 +221,13 @@ def test_a_record_or_a_seal_that_is_damaged_is_an_error_that_names_it(memory: St
     composed(memory, recipe, made)
     prefix = layout.segment_prefix("synthetic", made.segment)
     record, seal = f"{prefix}ledger/maps-0-0-0.json", f"{prefix}objects.json"
-    for key, body in ((record, b"{}"), (record, b""), (record, b"\xff\xfe"), (seal, b"{}"), (seal, memory.get(seal)[1:])):
+    for key, body in (
+        (record, b"{}"),
+        (record, b""),
+        (record, b"\xff\xfe"),
+        (seal, b"{}"),
+        (seal, memory.get(seal)[1:]),
+    ):
         whole = memory.get(key)
         memory.overwrite(key, body)
         with pytest.raises(Damaged, match=key.rpartition("/")[2].replace(".", r"\.")):
@@ -237,7 +244,9 @@ def test_a_segment_id_names_everything_that_decides_its_bytes(memory: Store, rec
         planned(memory, replace(recipe, axis=months(3))),
         planned(memory, replace(recipe, axis=months(2, "2001-02"))),
         planned(memory, replace(recipe, product=replace(PRODUCT, title="Another"))),
-        planned(memory, replace(recipe, product=replace(PRODUCT, quantities=(replace(PACKED, add_offset=21.0), PLAIN)))),
+        planned(
+            memory, replace(recipe, product=replace(PRODUCT, quantities=(replace(PACKED, add_offset=21.0), PLAIN)))
+        ),
         planned(memory, replace(recipe, product=replace(PRODUCT, map_block=2))),
         planned(memory, replace(recipe, product=replace(PRODUCT, cog_period="P1Y"))),
         planned(memory, replace(recipe, product=replace(PRODUCT, fixed_mask=True))),
@@ -309,7 +318,7 @@ def test_progress_is_told_in_stages(memory: Store, recipe: Planted) -> None:
     assert [note.split()[0] for note in progress.notes] == ["maps", "levels", "series", "cog"]
 
 
-def test_a_worker_count_of_0_is_this_process(memory: Store) -> None:
+def test_a_worker_count_of_0_is_this_process() -> None:
     with running.cluster(0) as client:
         assert client is None
 

@@ -35,9 +35,7 @@ GAPPED = TimeAxis.with_times(
     MONTH,
     (372, 373, 375),
     # the middle of the month, as many sources have it
-    tuple(
-        int(np.datetime64(when, "us").astype(np.int64)) for when in ("2001-01-16T12:00", "2001-02-15", "2001-04-16")
-    ),
+    tuple(int(np.datetime64(when, "us").astype(np.int64)) for when in ("2001-01-16T12:00", "2001-02-15", "2001-04-16")),
 )
 
 CASES = {

@@ -60,8 +60,13 @@ def web(tmp_path: Path) -> Iterator[tuple[str, _Server]]:
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A cache of its own for each test."""
+    if "server" in request.fixturenames:
+        # MinIO's build lies in the user's cache: the server must be there before another one is named
+        request.getfixturevalue(request.getfixturevalue("server"))
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("CENOTE_CACHE", str(folder))
     return folder / "inputs"
@@ -224,8 +229,8 @@ def test_the_digest_of_a_zarr_store_is_that_of_what_is_read(kind: str, basic: An
     (path / "notes").mkdir()
     (path / "notes" / "readme").write_text("no part of it")
     assert digest() == first
-    chunk = next(p for p in sorted((path / "lat").rglob("*")) if p.is_file())
-    chunk.write_bytes(chunk.read_bytes() + b"\n")
+    described = path / "height" / ("zarr.json" if kind == "zarr3" else ".zarray")
+    described.write_bytes(described.read_bytes() + b"\n")
     assert digest() != first
 
 

@@ -3,6 +3,7 @@
 import io
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import override
 
 import numpy as np
@@ -14,6 +15,7 @@ from services.core.catalog import current_version
 from services.core.errors import StoreUnavailable
 from services.core.grid import Grid
 from services.core.store import Observed, Operation, Store
+from services.core.style import Style
 from services.core.time_axis import TimeAxis
 from services.pipeline.publish import rollback
 from tests.tiler.conftest import PLACE, XCO2, Arrays, a_product, publish_arrays
@@ -26,7 +28,9 @@ type Serve = Callable[..., TestClient]
 
 
 def publish(store: Store, value: float, periods: int = 1, *, keep: bool = False) -> str:
-    product = a_product("demo", GRID, PLACE)
+    # with a style of its own, so that other values do not mean other colours
+    quantity = replace(PLACE, style=Style(minimum=0.0, maximum=10.0))
+    product = a_product("demo", GRID, quantity)
     axis = TimeAxis.regular("2020-01", "P1M", periods)
     values = np.full((periods, *GRID.shape), float(value))
     recipe = Arrays(product=product, axis=axis, values={"place": values}, origin=f"{value}")

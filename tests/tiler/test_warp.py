@@ -293,6 +293,13 @@ def test_gdals_filters_cross_the_antimeridian(datasets: dict[str, Dataset], name
     )
 
 
+@pytest.mark.parametrize("name", ["global", "nodes", "odd"])
+def test_gdals_filters_leave_no_seam_around_a_pole(datasets: dict[str, Dataset], name: str) -> None:
+    target = tile_target("UPSArcticWGS84Quad", Tile(2, 1, 2))  # the antimeridian runs through it
+    for method in ("bilinear", "average", "cubic"):
+        assert np.isfinite(draw_values(requested(datasets[name]), target, method, Settings())).all(), method
+
+
 def test_too_many_cells_are_refused_before_anything_is_read(datasets: dict[str, Dataset]) -> None:
     dataset = datasets["global"]
     target = tile_target("WebMercatorQuad", Tile(0, 0, 0))
