@@ -81,7 +81,7 @@ def write_cog(
         )
 
 
-def _describe(target: Any, product: Product, quantity: Quantity, periods: tuple[str, ...]) -> None:  # noqa: ANN401 - rasterio has no types
+def _describe(target: Any, product: Product, quantity: Quantity, periods: tuple[str, ...]) -> None:
     tags = {
         "TITLE": product.title,
         "PRODUCT": product.id,

@@ -333,7 +333,7 @@ def _check_same_shape(product: Product, published: Product) -> None:
                 )
 
 
-def _say(value: Any) -> str:  # noqa: ANN401 - of several kinds
+def _say(value: Any) -> str:
     if hasattr(value, "step_x"):
         west, south, east, north = value.bounds
         cells = f"{value.width} x {value.height} cells of {_degrees(value.step_x)} degrees"
@@ -341,7 +341,7 @@ def _say(value: Any) -> str:  # noqa: ANN401 - of several kinds
     return str(value)
 
 
-def _degrees(step: Any) -> str:  # noqa: ANN401 - a Fraction
+def _degrees(step: Any) -> str:
     return f"{float(step):g}" if round(float(step), 6) == float(step) else str(step)
 
 
