@@ -44,6 +44,7 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
     catalogue = LiveCatalogue(store, settings, cache=chunks)
     state = State(settings=settings, store=store, chunks=chunks, catalogue=catalogue)
     metrics = Metrics(chunks)
+    proxies = Proxies([network.strip() for network in settings.trusted_proxies.split(",") if network.strip()])
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -55,7 +56,7 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
         def build_middleware_stack(self) -> ASGIApp:
             # outside of Starlette's own layers, so that an answer of theirs is completed too
             inner = super().build_middleware_stack()
-            return Envelope(inner, settings=settings, metrics=metrics, threads=THREADS, proxies=Proxies())
+            return Envelope(inner, settings=settings, metrics=metrics, threads=THREADS, proxies=proxies)
 
     app = Service(
         title="cenote",

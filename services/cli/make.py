@@ -96,8 +96,9 @@ def ingest(
     time: Annotated[
         str | None,
         typer.Option(
-            metavar="PATTERN|START/STEP",
-            help="Pattern of the file names ('GWSA_{year}', bands are months) or START/STEP ('2001-01/P1M').",
+            metavar="PATTERN|START/STEP|STEP",
+            help="Pattern of the file names ('GWSA_{year}', bands are months), START/STEP ('2001-01/P1M'), or the STEP "
+            "('P1M') of files that hold one time each.",
         ),
     ] = None,
     title: Annotated[str | None, typer.Option(help="Title for people.")] = None,

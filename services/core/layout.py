@@ -162,7 +162,8 @@ def cf_attributes(quantity: Quantity) -> dict[str, Any]:
     attributes: dict[str, Any] = dict(quantity.attributes)
     attributes["units"] = quantity.units
     attributes["long_name"] = quantity.long_name
-    attributes["cell_methods"] = quantity.cell_methods
+    if quantity.cell_methods:
+        attributes["cell_methods"] = quantity.cell_methods
     attributes["grid_mapping"] = "spatial_ref"
     # xarray makes a coordinate of it, so that each variable taken out of the dataset still knows where it lies
     attributes["coordinates"] = "spatial_ref"

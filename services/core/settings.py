@@ -146,6 +146,8 @@ class Settings(_Environment):
     """Longest address of a request"""
     max_response_bytes: Count = 16_000_000
     """Largest answer that is not streamed"""
+    trusted_proxies: str = "127.0.0.0/8,::1/128"
+    """Reverse proxies that may say by `X-Forwarded-*` how a request reached them: addresses or networks, by commas"""
     request_seconds: Seconds = 10.0
     """A request that takes longer is ended with 503"""
     queue_factor: Count = 4

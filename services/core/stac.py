@@ -133,7 +133,7 @@ def parameter(product: Product, quantity: Quantity) -> Document:
         "data-type": "integer" if quantity.is_integer and not quantity.is_packed else "float",
         "unit": {"label": quantity.units, "symbol": {"value": quantity.units, "type": UDUNITS}},
         "observedProperty": observed,
-        "measurementType": {"method": quantity.cell_methods, "duration": product.step},
+        "measurementType": {"method": quantity.cell_methods or "not stated", "duration": product.step},
         "cenote:role": quantity.role,
     }
     if quantity.ancillary_of:

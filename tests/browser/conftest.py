@@ -1,13 +1,12 @@
 """A real Chromium, driven by the WebDriver protocol (JSON over HTTP) of chromedriver, and a service to look at."""
 
-import asyncio
 import base64
 import contextlib
 import json
 import shutil
 import socket
 import subprocess
-import threading
+import sysconfig
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,14 +17,13 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-import uvicorn
 from numpy.typing import NDArray
 
 from services.core.catalog import Version, current_version, read_pointer
 from services.core.grid import Grid, Window
 from services.core.product import Product
 from services.core.quantity import Quantity
-from services.core.settings import Settings, StoreSettings
+from services.core.settings import StoreSettings
 from services.core.store import Store
 from services.core.style import Style
 from services.core.time_axis import TimeAxis
@@ -34,7 +32,6 @@ from services.pipeline.plan import plan
 from services.pipeline.publish import compose, publish
 from services.pipeline.recipe import Input
 from services.pipeline.run import run
-from tiler.app import create_app
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
@@ -377,49 +374,74 @@ def pacific() -> Formula:
     )
 
 
-@pytest.fixture(scope="session")
-def store() -> Store:
-    """A store with the two published collections."""
-    store = Store.open("memory://browser-tests", StoreSettings())
-    for recipe in (halves(), pacific()):
-        publish_formula(store, recipe)
-    return store
-
-
 @contextlib.contextmanager
-def serving(store: Store) -> Iterator[str]:
-    """The service over a store on a socket of loopback; yields its address."""
-    server = uvicorn.Server(uvicorn.Config(create_app(Settings(store=store.url), store), log_level="warning"))
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
-        thread.start()
+def serving(folder: Path) -> Iterator[str]:
+    """``cenote serve`` over a directory; yields its address.
+
+    A process of its own: in ours warnings are errors, and rio-tiler silences one for each picture, which holds for all
+    threads at once, so that of pictures drawn at the same time one would fail now and then.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    store, log = folder / "store", folder / "log"
+    command: list[str | Path] = [
+        Path(sysconfig.get_path("scripts")) / "cenote",
+        "--store",
+        store,
+        "serve",
+        "--port",
+        str(port),
+    ]
+    address = f"http://127.0.0.1:{port}"
+    with log.open("wb") as messages:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=messages, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                if httpx.get(f"{address}/healthz").is_success:
+                    break
+            except httpx.TransportError:
+                if time.monotonic() > deadline or process.poll() is not None:
+                    pytest.fail(f"cenote serve does not answer: {log.read_text(errors='replace')}")
+                time.sleep(0.05)
+        yield address
+    finally:
+        process.terminate()
         try:
-            while not server.started:
-                time.sleep(0.01)
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(timeout=20)
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def directory(folder: Path) -> Store:
+    """The store that ``serving`` serves."""
+    return Store.open(str(folder / "store"), StoreSettings())
 
 
 @pytest.fixture(scope="session")
-def served(store: Store) -> Iterator[str]:
-    """Address of the service."""
-    with serving(store) as address:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of the service over the two published collections."""
+    folder = tmp_path_factory.mktemp("served")
+    for recipe in (halves(), pacific()):
+        publish_formula(directory(folder), recipe)
+    with serving(folder) as address:
         yield address
 
 
 @pytest.fixture
-def empty_service() -> Iterator[str]:
+def empty_service(tmp_path: Path) -> Iterator[str]:
     """Address of a service over a store with nothing in it."""
-    with serving(Store.open("memory://browser-empty", StoreSettings())) as address:
+    (tmp_path / "store").mkdir()
+    with serving(tmp_path) as address:
         yield address
 
 
 @pytest.fixture
-def changing_service() -> Iterator[tuple[str, Callable[[str, float], Version]]]:
+def changing_service(tmp_path: Path) -> Iterator[tuple[str, Callable[[str, float], Version]]]:
     """Address of a service over a store of its own, and a function that publishes to it with a title and a rise."""
-    store = Store.open("memory://browser-changing", StoreSettings())
-    with serving(store) as address:
-        yield address, lambda title, rise: publish_formula(store, halves(title, rise))
+    (tmp_path / "store").mkdir()
+    with serving(tmp_path) as address:
+        yield address, lambda title, rise: publish_formula(directory(tmp_path), halves(title, rise))

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.core.errors import InputRefused
@@ -16,6 +16,7 @@ def axis_of(values: np.ndarray, whole: Fraction = CIRCLE, precision: float | Non
     return exact_axis("file.nc", "longitude" if whole == CIRCLE else "latitude", values, precision, whole)
 
 
+@settings(deadline=None)  # a loaded machine is no failure
 @given(st.fractions(-50, 50, max_denominator=10_000), st.fractions(0, 1, max_denominator=10_000))
 def test_simplest_is_the_smallest_denominator(low: Fraction, width: Fraction) -> None:
     high = low + width
@@ -136,6 +137,7 @@ def sources(draw: st.DrawFn) -> tuple[Grid, np.ndarray, np.ndarray]:
     return grid, np.asarray([float(v) for v in longitudes], dtype), np.asarray([float(v) for v in latitudes], dtype)
 
 
+@settings(deadline=None)  # a loaded machine is no failure
 @given(sources(), st.data())
 def test_any_convention_gives_the_same_grid_and_each_cell_its_own_value(
     source: tuple[Grid, np.ndarray, np.ndarray], data: st.DataObject
@@ -162,6 +164,7 @@ def test_any_convention_gives_the_same_grid_and_each_cell_its_own_value(
     assert np.abs(out[0, ..., 1] - grid.latitudes[window.rows, np.newaxis]).max() < 1e-4
 
 
+@settings(deadline=None)  # a loaded machine is no failure
 @given(sources())
 def test_the_two_seam_columns_lie_at_one_place(source: tuple[Grid, np.ndarray, np.ndarray]) -> None:
     grid, longitudes, latitudes = source
