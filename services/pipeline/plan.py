@@ -94,6 +94,7 @@ class Plan:
                     "cogs": [[cog.quantity, cog.id, list(cog.periods)] for cog in self.cogs],
                     "inputs": [[one.name, one.size, one.sha256] for one in self.inputs],
                     "models": self.models,
+                    "facts": self.facts,
                     "copied": self.copied,
                     "code": self.code.to_json(),
                 }

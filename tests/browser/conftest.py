@@ -172,7 +172,7 @@ def start(address: str, chromium: str, profile: Path, *flags: str) -> Iterator[B
             try:
                 yield Browser(session=commands)
             finally:
-                commands.delete("")
+                client.delete(session)
 
 
 @pytest.fixture(scope="session")
