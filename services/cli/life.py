@@ -14,7 +14,6 @@ from services.core.errors import CollectionNotFound, Damaged
 from services.core.store import Store
 from services.pipeline import gc as collecting
 from services.pipeline import publish as publishing
-from services.pipeline import run as running
 from services.pipeline import verify as verifying
 from services.pipeline.code import this_code
 from services.pipeline.plan import plan_compact
@@ -163,6 +162,8 @@ def compact(
         )
         return
     if fresh:
+        from services.pipeline import run as running  # noqa: PLC0415 - dask and the file formats are loaded by the commands that need them
+
         made = running.next_attempt(session.store, made)
     result = run_and_publish(session, made, None, current, workers=workers, scheduler=scheduler)
     before = len(current.segments)

@@ -16,11 +16,9 @@ from services.core.grid import Window
 from services.core.product import check_id
 from services.pipeline import plan as planning
 from services.pipeline import publish as publishing
-from services.pipeline import run as running
 from services.pipeline.code import this_code
 from services.pipeline.recipe import Recipe
 from services.pipeline.subset import Subset, window_of
-from services.sources import ingest as ingesting
 from services.sources.options import IngestOptions
 
 InputsOption = Annotated[
@@ -115,6 +113,8 @@ def ingest(
     as_json: JsonOption = False,
 ) -> None:
     """Publish any raster time series (NetCDF, GeoTIFF, Zarr, GRIB) as a collection."""
+    from services.sources.ingest import inspect  # noqa: PLC0415 - dask and the file formats are loaded by the commands that need them
+
     check_id(collection)
     session = open_session(context, store, as_json=as_json)
     options = IngestOptions(
@@ -124,7 +124,7 @@ def ingest(
     if append and current is None:
         raise Refused(f"--append: there is no collection {collection!r} to add to")
     like = current.product if append and current is not None else None
-    conclusion = ingesting.inspect(files, options, like)
+    conclusion = inspect(files, options, like)
     for line in conclusion.lines():
         note(line)
     with bytes_read() as told:
@@ -241,6 +241,8 @@ def _make(
         return {"collection": recipe.product.id, "dry_run": True, "plan": made.lines()}
     session.store.probe()
     if fresh:
+        from services.pipeline import run as running  # noqa: PLC0415 - dask and the file formats are loaded by the commands that need them
+
         made = running.next_attempt(session.store, made)
     return run_and_publish(session, made, recipe, current, workers=workers, scheduler=scheduler, publish=publish)
 
@@ -256,6 +258,8 @@ def run_and_publish(
     publish: bool = True,
 ) -> dict[str, Any]:
     """Run a plan and publish what it made."""
+    from services.pipeline import run as running  # noqa: PLC0415 - dask and the file formats are loaded by the commands that need them
+
     directories: Mapping[str, Path] = {} if recipe is None else recipe.model_directories()
     publishing.store_models(session.store, made.models, directories)
     tasks = sum(1 for _ in made.all_tasks())

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -17,7 +18,9 @@ from rich.progress import (
 )
 
 from services.cli.session import note
-from services.pipeline import run
+
+if TYPE_CHECKING:
+    from services.pipeline import run
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -71,7 +74,7 @@ class Lines:
 
 
 @contextmanager
-def progress() -> Iterator[run.Progress]:
+def progress() -> "Iterator[run.Progress]":
     """Bars where somebody looks, lines elsewhere."""
     if not sys.stderr.isatty():
         yield Lines()

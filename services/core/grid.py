@@ -5,13 +5,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
-from odc.geo.geobox import GeoBox
 
 from services.core.errors import DeclarationError, PositionOutside
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
 
 CIRCLE = Fraction(360)
 """One turn of longitude in degrees."""
@@ -167,8 +170,10 @@ class Grid:
         return (float(self.step_x), 0.0, float(self.west), 0.0, -float(self.step_y), float(self.north))
 
     @cached_property
-    def geobox(self) -> GeoBox:
+    def geobox(self) -> "GeoBox":
         """The same grid as an odc-geo GeoBox."""
+        from odc.geo.geobox import GeoBox  # noqa: PLC0415 - a second to load, and few ask for it
+
         return GeoBox(self.shape, Affine(*self.transform), "EPSG:4326")
 
     @property

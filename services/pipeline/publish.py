@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from services.core import layout
 from services.core.catalog import (
@@ -33,7 +33,9 @@ from services.core.store import Store
 from services.pipeline import copies
 from services.pipeline.code import commit
 from services.pipeline.plan import Plan
-from services.pipeline.run import Outcome
+
+if TYPE_CHECKING:
+    from services.pipeline.run import Outcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,7 @@ class Published:
     """False where the same version was current already."""
 
 
-def compose(plan: Plan, outcome: Outcome, base: Version | None) -> Version:
+def compose(plan: Plan, outcome: "Outcome", base: Version | None) -> Version:
     """The version that lists a sealed segment: what it holds, and for all other periods what the parent lists."""
     kept = base if plan.keeps else None
     maps = {} if kept is None else segment_of(kept.maps)
@@ -250,7 +252,7 @@ def _refuse_collected(store: Store, version: Version, kept: Collection[str]) -> 
             raise PublishConflict(f"segment {name} of {product} was deleted by gc; render again") from None
 
 
-def _statistics(outcome: Outcome, base: Version | None) -> dict[str, Any]:
+def _statistics(outcome: "Outcome", base: Version | None) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name, (low, high, valid, count) in outcome.statistics.items():
         entry = {"minimum": low, "maximum": high, "valid_share": valid / count if count else 0.0}
