@@ -66,6 +66,7 @@ def test_the_life_of_a_collection(tmp_path: Path) -> None:
     assert run(store, "pin", "wells", folded["version"])["pinned"] == [folded["version"]]
     assert run(store, "gc", "--dry-run") == run(store, "gc", "wells")
     assert all(check["ok"] for check in run(store, "doctor")["checks"])
+    assert "has no version '../../x y'" in str(run(store, "rollback", "wells", "../../x y", code=1))
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:

@@ -254,6 +254,8 @@ def read_version(store: Store, product: str, version: str, sha256: str | None = 
         VersionNotFound: if there is none.
         Damaged: if its bytes are not those of its id.
     """
+    if not is_collection_id(product) or not _VERSION.fullmatch(version):
+        raise VersionNotFound(f"collection {product!r} has no version {version!r}")
     key = layout.version_key(product, version)
     try:
         data = store.get(key)

@@ -1,0 +1,47 @@
+"""What decides a segment: a plan that reads the same files otherwise is another one."""
+
+from typing import Any
+
+import pytest
+
+from services.core.grid import Grid
+from services.core.product import Product
+from services.core.quantity import Quantity
+from services.core.time_axis import TimeAxis
+from services.pipeline.code import Code
+from services.pipeline.plan import plan
+from services.pipeline.recipe import Input
+
+PRODUCT = Product(
+    id="level",
+    title="Level",
+    description="Made up.",
+    grid=Grid.of(west=0, north=10, step_x="1", width=10, height=10),
+    step="P1M",
+    quantities=(Quantity(name="level", units="m", long_name="level"),),
+)
+GIVEN: dict[str, Any] = {
+    "product": PRODUCT,
+    "available": TimeAxis.regular("2001-01", "P1M", 12),
+    "current": None,
+    "code": Code(version="1", source="0" * 64),
+    "inputs": (Input(name="a.tif", size=1, sha256="1" * 64),),
+    "models": {},
+    "facts": {"time": "band descriptions"},
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"facts": {"time": "counted from 2001-01"}},
+        {"inputs": (Input(name="a.tif", size=1, sha256="2" * 64),)},
+        {"models": {"net": "3" * 64}},
+        {"code": Code(version="1", source="4" * 64)},
+        {"available": TimeAxis.regular("2001-02", "P1M", 12)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_whatever_decides_the_values_decides_the_segment(change: dict[str, Any]) -> None:
+    assert plan(**GIVEN).segment == plan(**GIVEN).segment
+    assert plan(**(GIVEN | change)).segment != plan(**GIVEN).segment
