@@ -5,13 +5,16 @@ import logging
 import os
 import socket
 import tempfile
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import override
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Process
 
 from services.core.errors import Refused
 from services.core.settings import Settings, StoreSettings
@@ -19,8 +22,12 @@ from services.core.store import Store
 from tiler.app import create_app
 from tiler.metrics import SHARED_FOLDER
 
+logger = logging.getLogger(__name__)
+
 DRAIN_SECONDS = 10
 """Requests that are being answered when the service is told to stop have so long."""
+STOP_SECONDS = 5
+"""And a server process that has no more requests to end; then it is killed."""
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than reverse proxies keep an idle connection, so that they never send into one that is being closed."""
@@ -51,7 +58,7 @@ def serve(
 
     Raises:
         SettingsError: if the store's address or credentials cannot be.
-        Refused: if nobody can listen there.
+        Refused: if nobody can listen there, or the server processes do not start.
     """
     store = Store.open(settings.store, store_settings)
     listener = _listen(host, port)
@@ -65,9 +72,12 @@ def serve(
         os.environ[SHARED_FOLDER] = folder
         try:
             # spawned, never forked: a client of the store that was forked hangs
-            Multiprocess(_config(settings, store, workers), sockets=[listener]).run()
+            supervisor = _Supervisor(_config(settings, store, workers), sockets=[listener])
+            supervisor.run()
         finally:
             del os.environ[SHARED_FOLDER]
+        if supervisor.failed:
+            raise Refused("the server processes could not start; what they said is above")
 
 
 def application(settings: Settings, store: Store) -> FastAPI:
@@ -85,6 +95,78 @@ class _Server(uvicorn.Server):
         if self.should_exit:
             self.force_exit = True
         self.should_exit = True
+
+
+class _Worker(Process):
+    """A server process that is asked whether it lives without waiting for its answer.
+
+    uvicorn's own waits for up to the time-out, and meanwhile a signal, or another worker's death, goes unnoticed: a
+    worker that is still importing, or that dies between two questions, stopped the supervisor for that long.
+    """
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+        self._heard = time.monotonic()
+        self._asked = False
+
+    @override
+    def is_alive(self, timeout: float = HUNG_SECONDS) -> bool:
+        """Whether it runs and has answered within the last ``timeout`` seconds."""
+        if not self.process.is_alive():
+            return False
+        now = time.monotonic()
+        try:
+            if self._asked and self.parent_conn.poll(0):
+                self.parent_conn.recv()
+                self._heard, self._asked = now, False
+            if not self._asked:
+                self.parent_conn.send(b"ping")
+                self._asked = True
+        except (OSError, EOFError):
+            return False
+        return now - self._heard < timeout
+
+
+class _Supervisor(Multiprocess):
+    """Starts workers, replaces those that died or hang, and ends them when told to."""
+
+    failed = False
+    """Whether a worker ended before it could serve."""
+
+    @override
+    def init_processes(self) -> None:
+        for _ in range(self.processes_num):
+            self.processes.append(self._started())
+
+    @override
+    def keep_subprocess_alive(self) -> None:
+        for at, worker in enumerate(self.processes):
+            if worker.is_alive(timeout=self.config.timeout_worker_healthcheck):
+                continue
+            worker.kill()
+            worker.join()
+            if worker.exitcode == STARTUP_FAILURE:
+                # another one would fail in the same way
+                self.failed = True
+                self.should_exit.set()
+                return
+            logger.warning("server process %s ended with %s; another one takes its place", worker.pid, worker.exitcode)
+            self.processes[at] = self._started()
+
+    @override
+    def join_all(self) -> None:
+        deadline = time.monotonic() + DRAIN_SECONDS + STOP_SECONDS
+        for worker in self.processes:
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+            if worker.process.is_alive():
+                logger.warning("server process %s does not end and is killed", worker.pid)
+                worker.process.kill()
+                worker.process.join()
+
+    def _started(self) -> Process:
+        worker = _Worker(self.config, self.sockets)
+        worker.start()
+        return worker
 
 
 def _config(settings: Settings, store: Store, workers: int) -> uvicorn.Config:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +21,14 @@ from services.core.settings import Settings, StoreSettings
 from services.core.store import Store
 from services.core.time_axis import TimeAxis
 from tests.tiler.conftest import PLACE, Arrays, a_product, publish_arrays
-from tiler.server import serve
+from tiler.server import DRAIN_SECONDS, HUNG_SECONDS, STOP_SECONDS, serve
 
 GRID = Grid.of(west=0, north=4, step_x="1", width=4, height=4)
 
 PROGRAM = """\
 import sys
 from services.core.settings import Settings, StoreSettings
-from tiler.server import serve
+from tiler.server import DRAIN_SECONDS, HUNG_SECONDS, STOP_SECONDS, serve
 if __name__ == "__main__":
     serve(
         Settings(store=sys.argv[1]), StoreSettings(), host="127.0.0.1", port=int(sys.argv[2]), workers=int(sys.argv[3]),
@@ -112,17 +112,40 @@ def test_a_worker_that_dies_is_replaced(tmp_path: Path, published: str) -> None:
         workers = workers_of(server.pid)
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError):
-                fetch(f"{url}/readyz")
-            alive = workers_of(server.pid)
-            if len(alive) == 2 and workers[0] not in alive:
-                break
-            time.sleep(0.2)
-        else:
-            pytest.fail("no worker took the place of the one that was killed")
+        wait_for(
+            lambda: len(set(workers_of(server.pid)) - {workers[0]}) == 2, 30, "replacement of the one that was killed"
+        )
         assert fetch(f"{url}/collections/demo/point/1,1")[0] == 200
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_without_an_answer_is_replaced(tmp_path: Path, published: str) -> None:
+    with running(tmp_path, published, 2) as (server, url):
+        wait_for(lambda: len(workers_of(server.pid)) == 2, 20, "two workers")
+        first = workers_of(server.pid)[0]
+        os.kill(first, signal.SIGSTOP)
+        time.sleep(2)  # it has been asked whether it lives, and says nothing
+        os.kill(first, signal.SIGKILL)
+        # long before HUNG_SECONDS: nobody waits for the answer of the dead one
+        wait_for(lambda: len(set(workers_of(server.pid)) - {first}) == 2, HUNG_SECONDS / 3, "replacement")
+        assert fetch(f"{url}/collections/demo/point/1,1")[0] == 200
+
+
+@pytest.mark.slow
+def test_it_ends_when_told_though_a_worker_hangs(tmp_path: Path, published: str) -> None:
+    with running(tmp_path, published, 2) as (server, _):
+        wait_for(lambda: len(workers_of(server.pid)) == 2, 20, "two workers")
+        os.kill(workers_of(server.pid)[0], signal.SIGSTOP)
+        time.sleep(2)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(DRAIN_SECONDS + STOP_SECONDS + 5) == 0
+
+
+def wait_for(holds: Callable[[], bool], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"no {what} within {seconds} s"
+        time.sleep(0.05)
 
 
 def workers_of(parent: int) -> list[int]:
