@@ -7,6 +7,8 @@ MAKEFLAGS += --no-print-directory
 
 PORT ?= 8000
 STORE ?=
+# Test processes; a file's tests stay in one, so that each starts its servers once.
+JOBS ?= 2
 # Kept outside the tree, so that a fresh clone is quick: the MinIO build, npm packages, torch's wheels.
 CENOTE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cenote
 export CENOTE_CACHE
@@ -29,9 +31,9 @@ run: .venv/.run tiler/static/vendor/.made ## sample Earth: render, publish, serv
 	$(CENOTE) serve --port $(PORT)
 
 .PHONY: test
-test: .venv/.dev tiler/static/vendor/.made ## every test; fetches torch and builds MinIO the first time  [ARGS=pytest's]
+test: .venv/.dev tiler/static/vendor/.made ## every test; fetches torch and builds MinIO the first time  [ARGS=pytest's] [JOBS=2]
 	$(BIN)/python infra/minio/minio.py path
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 .PHONY: test-fast
 test-fast: .venv/.dev tiler/static/vendor/.made ## the quick loop, under a minute: no clusters, object stores, real files  [ARGS=]

@@ -12,6 +12,7 @@ import pytest
 import xarray as xr
 from typer.testing import CliRunner
 
+from services import cli
 from services.cli import app
 
 CENOTE = str(Path(sysconfig.get_path("scripts")) / "cenote")
@@ -69,12 +70,75 @@ def test_the_life_of_a_collection(tmp_path: Path) -> None:
     assert "has no version '../../x y'" in str(run(store, "rollback", "wells", "../../x y", code=1))
 
 
+def test_one_damaged_collection_is_told_and_does_not_stop_the_others(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    source = str(monthly(tmp_path / "a.nc", "2001-01", 3))
+    for name in ("broken", "wells"):
+        run(store, "ingest", name, source, "--workers", "0")
+    (store / "broken" / "current.json").write_text("{}")
+
+    def told(*words: str) -> tuple[str, str]:
+        result = CliRunner().invoke(app, ["--store", str(store), *words])
+        assert result.exit_code == 1
+        return result.stdout, result.stderr
+
+    for words in (["versions"], ["gc"], ["gc", "--dry-run"]):
+        said, complaint = told(*words)
+        assert said.startswith("wells"), words
+        assert said.count("\n") == 1
+        assert "'broken/current.json' is damaged" in complaint
+        assert complaint.count("\n") == 1
+    said, complaint = told("gc", "broken")
+    assert said.strip() == ""
+    assert "'broken/current.json' is damaged" in complaint
+    said, _ = told("doctor")
+    assert "ok   collection wells" in said
+    assert "BAD  collection broken: the stored object 'broken/current.json' is damaged" in said
+
+
+def test_gc_tells_which_kept_version_is_damaged_and_goes_on(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    source = str(monthly(tmp_path / "a.nc", "2001-01", 3))
+    for name in ("broken", "wells"):
+        run(store, "ingest", name, source, "--workers", "0")
+    (version,) = (store / "broken" / "versions").iterdir()
+    version.write_text("{}")
+    result = CliRunner().invoke(app, ["--store", str(store), "gc"])
+    assert result.exit_code == 1
+    assert [line.split(":")[0] for line in result.stdout.splitlines()] == ["broken", "wells"]
+    assert f"'broken/versions/{version.name}' is damaged" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     store = tmp_path / "store"
     said = run(store, "ingest", "wells", str(monthly(tmp_path / "a.nc", "2001-01", 3)), "--dry-run")
     assert said["dry_run"] is True
     assert any("3 periods to compute" in line for line in said["plan"])
     assert not store.exists() or not any(store.rglob("*.json"))
+
+
+def test_a_version_that_replaces_another_says_which_periods_vanish(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    run(store, "ingest", "wells", str(monthly(tmp_path / "a.nc", "2001-01", 5)), "--workers", "0")
+    words = ["--store", str(store), "ingest", "wells", "--workers", "0"]
+    shorter = CliRunner().invoke(app, [*words, str(monthly(tmp_path / "b.nc", "2001-02", 2, shift=1.0))])
+    assert "these files hold no 2001-01 and 2 more periods that version" in shorter.stderr
+    longer = CliRunner().invoke(app, [*words, str(monthly(tmp_path / "c.nc", "2001-02", 4))])
+    assert longer.exit_code == 0
+    assert "hold no" not in longer.stderr
+
+
+def test_the_learning_commands_say_what_they_would_do(tmp_path: Path) -> None:
+    for command, key in (("train", "inputs"), ("export", "from")):
+        option = "--inputs" if command == "train" else "--from"
+        said = run(
+            tmp_path, command, "sample_earth", option, str(tmp_path / "in"), "--out", str(tmp_path / "o"), "--dry-run"
+        )
+        assert (said["dry_run"], said[key], said["out"]) == (True, str(tmp_path / "in"), str(tmp_path / "o"))
+    said = run(tmp_path / "store", "sample", "--inputs", str(tmp_path / "in"), "--dry-run")
+    assert [one["collection"] for one in said] == ["sample_earth"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_grid_that_changes_is_refused_on_append(tmp_path: Path) -> None:
@@ -89,20 +153,23 @@ def test_a_grid_that_changes_is_refused_on_append(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("words", "sentence", "code"),
     [
-        (["ingest", "x", "missing.nc"], "missing.nc"),
-        (["ingest", "Not An Id", "missing.nc"], "'Not An Id' cannot be the id of a collection"),
-        (["render", "no_such_product"], "there is no product 'no_such_product'; there are "),
-        (["versions", "no_such_collection"], "there is no collection 'no_such_collection'"),
-        (["rollback", "no_such_collection", "0"], "there is no collection 'no_such_collection'"),
-        (["verify", "no_such_collection"], "there is no collection 'no_such_collection'"),
-        (["render", "sample_earth", "--bbox", "0,0,1,1"], "--bbox and --name go together"),
+        (["ingest", "x", "missing.nc"], "missing.nc", 1),
+        (["render", "no_such_product"], "there is no product 'no_such_product'; there are ", 1),
+        (["versions", "no_such_collection"], "there is no collection 'no_such_collection'", 1),
+        (["rollback", "no_such_collection", "0"], "there is no collection 'no_such_collection'", 1),
+        (["verify", "no_such_collection"], "there is no collection 'no_such_collection'", 1),
+        (["ingest", "Not An Id", "missing.nc"], "'Not An Id' cannot be the id of a collection", 2),
+        (["render", "sample_earth", "--bbox", "0,0,1,1"], "--bbox and --name go together", 2),
+        (["sample", "--size", "huge"], "--size is small or study, not 'huge'", 2),
     ],
 )
-def test_a_refusal_is_one_sentence_and_exit_1(words: list[str], sentence: str, tmp_path: Path) -> None:
+def test_a_refusal_is_one_sentence_and_exit_1_and_wrong_usage_exit_2(
+    words: list[str], sentence: str, code: int, tmp_path: Path
+) -> None:
     done = shell("--store", str(tmp_path / "store"), *words)
-    assert done.returncode == 1
+    assert done.returncode == code
     assert done.stdout == ""
     assert done.stderr.startswith("cenote: ")
     assert done.stderr.count("\n") == 1, done.stderr
@@ -119,8 +186,35 @@ def test_s3_without_an_endpoint_is_told_which_variable_lacks() -> None:
     done = shell(
         "--store", "s3://bucket/prefix", "versions", AWS_ENDPOINT_URL="", AWS_ENDPOINT_URL_S3="", AWS_REGION=""
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "AWS_ENDPOINT_URL" in done.stderr
+
+
+def test_what_nobody_foresaw_is_one_sentence_and_a_traceback_for_who_wants_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> None:
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr(cli, "app", broken)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith("cenote: a defect of cenote or of its surroundings: RuntimeError: two lines")
+    assert said.count("\n") == 1
+    monkeypatch.setenv("CENOTE_DEBUG", "1")
+    with pytest.raises(RuntimeError):
+        cli.main()
+
+
+def test_results_into_a_pipe_that_is_closed_are_no_traceback(tmp_path: Path) -> None:
+    command = [CENOTE, "--store", str(tmp_path), "doctor", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as asked:
+        assert asked.stdout is not None
+        assert asked.stderr is not None
+        asked.stdout.close()
+        assert asked.stderr.read() == ""
 
 
 @pytest.mark.s3

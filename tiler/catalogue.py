@@ -1,6 +1,7 @@
 """What is published right now, as a server process knows it: collections, their pointers, and opened versions."""
 
 import contextlib
+import logging
 import re
 import threading
 import time
@@ -13,17 +14,22 @@ from services.core import layout
 from services.core.catalog import Pointer, read_pointer, read_version
 from services.core.dataset import Dataset
 from services.core.errors import CenoteError, CollectionNotFound, Damaged, StoreUnavailable, VersionNotFound
-from services.core.segment import ChunkCache
+from services.core.segment import ChunkCache, Segment, SegmentKey
 from services.core.settings import Settings
 from services.core.store import Store
 from tiler.fresh import Clock, Fresh
 from tiler.loading import LoadingCache
+
+logger = logging.getLogger(__name__)
 
 _ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,127}")
 _VERSION = re.compile(rf"[0-9a-f]{{{layout.ID_LENGTH}}}")
 
 OPEN_DATASETS = 64
 """Versions kept open; the least recently used one is closed."""
+
+OPEN_SEGMENTS = 1024
+"""Segments kept open, whichever versions list them; the least recently used one is closed."""
 
 KNOWN_IDS = 1024
 """Ids whose pointer is remembered, those under which nothing is published among them."""
@@ -80,6 +86,7 @@ class LiveCatalogue:
         self._pointers: OrderedDict[str, Fresh[Pointer | None]] = OrderedDict()
         self._versions: OrderedDict[str, Fresh[tuple[str, ...]]] = OrderedDict()
         self._datasets: LoadingCache[tuple[str, str], Dataset] = LoadingCache(OPEN_DATASETS)
+        self._segments: LoadingCache[SegmentKey, Segment] = LoadingCache(OPEN_SEGMENTS)
         self._listing = self._fresh(lambda: tuple(sorted(store.children(""))))
 
     def dataset(self, collection: str, version: str | None = None) -> Served:
@@ -142,6 +149,20 @@ class LiveCatalogue:
             if pointer is not None:
                 found.append(name)
         return found
+
+    def every(self) -> tuple[list[Served], list[str]]:
+        """The current version of each collection, and the ids of those that cannot be opened.
+
+        One damaged collection must not take the others off a list; its fault is logged.
+        """
+        found, broken = [], []
+        for name in self.ids():
+            try:
+                found.append(self.dataset(name))
+            except CenoteError as error:
+                logger.warning("collection %s is left out of the list: %s", name, error)
+                broken.append(name)
+        return found, broken
 
     def versions(self, collection: str) -> list[str]:
         """Ids of the stored versions of a collection, sorted; the current one is among them.
@@ -207,7 +228,9 @@ class LiveCatalogue:
     def _open(self, collection: str, version: str, sha256: str | None = None) -> Dataset:
         return self._datasets.get(
             (collection, version),
-            lambda: Dataset(self._store, read_version(self._store, collection, version, sha256), self._cache),
+            lambda: Dataset(
+                self._store, read_version(self._store, collection, version, sha256), self._cache, self._segments
+            ),
         )
 
     def _list_versions(self, collection: str) -> tuple[str, ...]:

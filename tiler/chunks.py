@@ -1,10 +1,12 @@
 """Decoded chunks kept between requests, bounded in bytes; keys name the segment, so versions never mix."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, override
 
 from numpy.typing import NDArray
 
 from services.core.segment import ChunkKey
+from tiler import deadline
 from tiler.loading import LoadingCache
 
 ENTRY_BYTES = 400
@@ -12,7 +14,7 @@ ENTRY_BYTES = 400
 
 
 class ChunkCache(LoadingCache[ChunkKey, NDArray[Any]]):
-    """The ``services.core.segment.ChunkCache`` of a server process.
+    """The ``services.core.segment.ChunkCache`` of a server process: all that a request reads passes through it.
 
     Args:
         capacity: bytes of decoded values.
@@ -20,3 +22,15 @@ class ChunkCache(LoadingCache[ChunkKey, NDArray[Any]]):
 
     def __init__(self, capacity: int) -> None:
         super().__init__(capacity, lambda chunk: int(chunk.nbytes) + ENTRY_BYTES)
+
+    @override
+    def get_all(
+        self, keys: Sequence[ChunkKey], load: Callable[[Sequence[ChunkKey]], Sequence[NDArray[Any]]]
+    ) -> list[NDArray[Any]]:
+        """The chunks under some keys; ``load`` makes those that are missing.
+
+        Raises:
+            GivenUp: if nobody waits for the request's answer any more. Never within a load, which others may wait for.
+        """
+        deadline.check()
+        return super().get_all(keys, load)

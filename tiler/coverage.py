@@ -1,6 +1,7 @@
 """Answers of the data queries - points, grids, means over an area - as CoverageJSON, GeoJSON and CSV.
 
-Numbers are rounded to the quantum of their quantity and a missing value is ``null`` (in CSV: nothing), never NaN.
+Numbers have the places that they are stored with (``tiler.numbers``); a missing value is ``null`` (in CSV: nothing),
+never NaN.
 References: OGC 21-069r2 (CoverageJSON), RFC 7946 (GeoJSON), RFC 4180 (CSV); NetCDF is in ``tiler.netcdf``.
 """
 
@@ -23,6 +24,7 @@ from services.core.quantity import Quantity
 from services.core.time_axis import TimeAxis
 from tiler.cells import Cells
 from tiler.geometry import Place, rings
+from tiler.numbers import is_whole, mean_numbers, numbers, rounded
 
 type Document = dict[str, Any]
 
@@ -31,9 +33,6 @@ FOREIGN = "cenote"
 
 MOST_BOUNDS = 10_000
 """Periods above which a CoverageJSON time axis leaves its bounds out; the step tells them."""
-
-MEAN_DECIMALS = 2
-"""Places that a mean shows beyond the quantum of its values: many cells know more than one."""
 
 VALID_SHARE = "_valid_share"
 """Ending of the series that tells how much of an area was valid."""
@@ -144,34 +143,6 @@ def encode(document: Document) -> bytes:
     return to_json(document, inf_nan_mode="null")
 
 
-def numbers(quantity: Quantity, stored: NDArray[Any]) -> list[Any]:
-    """Stored values as JSON numbers, nested as the array is; NaN where missing."""
-    if quantity.is_integer and not quantity.is_packed:
-        whole = stored.astype(object)
-        whole[quantity.missing(stored)] = None
-        listed: list[Any] = whole.tolist()
-        return listed
-    return _rounded(quantity.decode(stored), quantity.decimals)
-
-
-def mean_numbers(quantity: Quantity, values: NDArray[np.float64]) -> list[Any]:
-    """Means as JSON numbers; NaN where missing."""
-    if quantity.is_integer and not quantity.is_packed:
-        return _rounded(values, MEAN_DECIMALS)
-    return _rounded(values, None if quantity.decimals is None else quantity.decimals + MEAN_DECIMALS)
-
-
-def _rounded(values: NDArray[np.floating[Any]], decimals: int | None) -> list[Any]:
-    exact = values.astype(np.float64)
-    listed: list[Any] = (exact if decimals is None else np.round(exact, decimals)).tolist()
-    return listed
-
-
-def is_whole(quantity: Quantity) -> bool:
-    """Whether its values are whole numbers."""
-    return quantity.is_integer and not quantity.is_packed
-
-
 # CoverageJSON
 
 
@@ -278,7 +249,7 @@ def _zonal_coverage(answer: Zonal) -> Document:
             "unit": {"label": {"en": "1"}, "symbol": {"value": "1", "type": stac.UDUNITS}},
         }
         ranges[name] = _range("float", ["t"], shape, mean_numbers(quantity, answer.means[name]))
-        ranges[share] = _range("float", ["t"], shape, _rounded(answer.valid_share[name], SHARE_DECIMALS))
+        ranges[share] = _range("float", ["t"], shape, rounded(answer.valid_share[name], SHARE_DECIMALS))
     return {
         "type": "Coverage",
         "domain": domain,
@@ -442,7 +413,7 @@ def _zonal_feature(answer: Zonal) -> Document:
     properties: Document = {"datetime": stac.instants(source.time.instants)}
     for quantity in source.quantities:
         properties[quantity.name] = mean_numbers(quantity, answer.means[quantity.name])
-        share = _rounded(answer.valid_share[quantity.name], SHARE_DECIMALS)
+        share = rounded(answer.valid_share[quantity.name], SHARE_DECIMALS)
         properties[f"{quantity.name}{VALID_SHARE}"] = share
     return {
         "type": "Feature",
@@ -489,7 +460,7 @@ def raster_csv(
         inside: which of its cells; None is all.
         blocks: places in ``source.time`` and quantity -> stored values ``(time, y, x)``, one run of periods at a time.
     """
-    yield _rows([["time", "longitude", "latitude", *_headings(source)]])
+    head = _rows([["time", "longitude", "latitude", *_headings(source)]])
     times = stac.instants(source.time.instants)
     chosen = np.ones(cells.shape, dtype=bool) if inside is None else inside
     rows, columns = np.nonzero(chosen)
@@ -498,10 +469,13 @@ def raster_csv(
     for periods, values in blocks:
         for number, place in enumerate(periods):
             shown = [numbers(quantity, values[quantity.name][number][chosen]) for quantity in source.quantities]
-            yield _rows(
+            lines = _rows(
                 [times[place], *where, *map(_field, row)]
                 for *where, row in zip(x, y, zip(*shown, strict=True), strict=True)
             )
+            # with the first period, so that who waits for the first part learns whether anything can be read
+            yield head + lines
+            head = b""
 
 
 def zonal_csv(answer: Zonal) -> Iterator[bytes]:
@@ -512,7 +486,7 @@ def zonal_csv(answer: Zonal) -> Iterator[bytes]:
     for quantity in source.quantities:
         headings += [f"{quantity.name} [{quantity.units}]", f"{quantity.name}{VALID_SHARE} [1]"]
         columns.append(mean_numbers(quantity, answer.means[quantity.name]))
-        columns.append(_rounded(answer.valid_share[quantity.name], SHARE_DECIMALS))
+        columns.append(rounded(answer.valid_share[quantity.name], SHARE_DECIMALS))
     yield _rows([["time", *headings]])
     times = stac.instants(source.time.instants)
     yield _rows([moment, *map(_field, row)] for moment, *row in zip(times, *columns, strict=True))

@@ -10,6 +10,7 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from services.core import layout, stac
+from tiler.catalogue import Served
 from tiler.errors import NotModified
 
 type Json = Annotated[Literal["json"] | None, Query(alias="f", description="Encoding: json.")]
@@ -32,6 +33,11 @@ def json_response(request: Request, document: stac.Document, media_type: str = J
     return Response(body, media_type=media_type, headers={"ETag": tag} if request.method == "GET" else None)
 
 
+def plain_json(document: stac.Document, media_type: str = JSON) -> Response:
+    """A document whose tag ``describe`` has set."""
+    return Response(to_json(document), media_type=media_type)
+
+
 def root_of(request: Request) -> str:
     """Address of the service as the client sees it, without a slash at its end."""
     return str(request.base_url).rstrip("/")
@@ -41,6 +47,11 @@ def collection_url(request: Request, collection: str, version: str | None = None
     """Address of a collection, or of a version of it."""
     address = f"{root_of(request)}/collections/{quote(collection, safe='')}"
     return address if version is None else f"{address}/instances/{quote(version, safe='')}"
+
+
+def address_of(request: Request, served: Served) -> str:
+    """Address of the collection or version that the request's own path names."""
+    return collection_url(request, served.id, request.path_params.get("version"))
 
 
 def link(rel: str, href: str, media_type: str = JSON, title: str | None = None, **more: Any) -> stac.Link:

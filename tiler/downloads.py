@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
+from itertools import chain
 
 from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
@@ -81,7 +82,9 @@ def asset(request: Request, served: FromPath, path: str) -> Response:
     headers["Content-Length"] = str(part.length)
     if request.scope.get(HEAD_KEY):
         return Response(status_code=status, headers=headers)
-    return StreamingResponse(_pieces(state_of(request).store, key, part), status_code=status, headers=headers)
+    pieces = _pieces(state_of(request).store, key, part)
+    first = next(pieces, b"")  # read before the status is sent, so that an object that is missing is told as an error
+    return StreamingResponse(chain([first], pieces), status_code=status, headers=headers)
 
 
 def find(served: Served, path: str) -> tuple[str, int, str]:

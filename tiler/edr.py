@@ -125,6 +125,7 @@ class DataQuery:
         """
         periods, variables = len(self.positions), len(self.quantities)
         count = places * periods * variables
+        most = min(most, self.settings.max_cells)
         if count > most:
             raise RequestTooLarge(
                 f"{periods} periods x {places} {what} x {variables} variables are {count} values and at most {most} "
@@ -147,43 +148,42 @@ class DataQuery:
             )
 
 
-def data_query(
-    request: Request,
-    served: FromPath,
-    datetime: Interval = None,
-    parameter_name: Names = None,
-    parameter_names: OtherNames = None,
-    variable: OtherNames = None,
-    crs: Crs = None,
-    f: F = None,
+@dataclass(frozen=True, kw_only=True)
+class DataParams:
+    """Which periods and variables."""
+
+    datetime: Interval = None
+    parameter_name: Names = None
+    parameter_names: OtherNames = None
+    variable: OtherNames = None
+    crs: Crs = None
+
+
+type FromData = Annotated[DataParams, Depends(DataParams)]
+
+
+def data_query(request: Request, served: FromPath, given: FromData, f: F = None) -> DataQuery:
+    """What position, area and cube have in common."""
+    return data_query_of(request, served, given, f, EDR_FORMATS)
+
+
+def data_query_of(
+    request: Request, served: Served, given: DataParams, f: str | None, formats: tuple[Format, ...]
 ) -> DataQuery:
-    """What position, area and cube have in common.
+    """What a route has in common with the other data queries, whatever its encodings.
 
     Raises:
         QueryError: if a parameter is malformed.
         NotFound: if collection, version, variable or period does not exist.
     """
-    return data_query_of(
-        request, served, datetime, given_names(parameter_name, parameter_names, variable), crs, f, EDR_FORMATS
-    )
-
-
-def data_query_of(
-    request: Request,
-    served: Served,
-    datetime: str | None,
-    names: str | None,
-    crs: str | None,
-    f: str | None,
-    formats: tuple[Format, ...],
-) -> DataQuery:
-    """The same for a route that offers other encodings."""
+    crs = given.crs
     if crs is not None and crs.lower() not in CRS_NAMES:
         raise QueryError(f"crs={crs!r} is not served; only CRS84 and EPSG:4326 are (longitude, latitude in degrees)")
+    names = given_names(given.parameter_name, given.parameter_names, given.variable)
     return DataQuery(
         served=served,
         quantities=pick_quantities(served, names),
-        positions=pick_periods(served, datetime),
+        positions=pick_periods(served, given.datetime),
         kind=chosen_format(f, request.headers.get("accept", ""), formats),
         settings=state_of(request).settings,
         query=dict(request.query_params),
@@ -311,9 +311,22 @@ def distance_km(first: Place, second: Place) -> float:
     return 2 * EARTH_RADIUS_KM * math.asin(min(1.0, math.sqrt(half)))
 
 
-def series_at(request: Request, asked: DataQuery, places: list[Place], *, several: bool) -> Points:
-    """Series at places, read chunk by chunk."""
+def series_at(request: Request, asked: DataQuery, places: list[Place], *, several: bool, bytes_each: int) -> Points:
+    """Series at places, read chunk by chunk.
+
+    Args:
+        request: the request.
+        asked: what is wanted at each place.
+        places: longitude and latitude in degrees.
+        several: whether several places were asked for, though it may be one.
+        bytes_each: how long the answer is for each place, about.
+
+    Raises:
+        RequestTooLarge: if the answer would pass a cap; nothing has been read then.
+        PositionOutside: if a place lies outside the grid.
+    """
     asked.check_values(len(places), "places", asked.settings.max_values)
+    asked.check_bytes(len(places) * bytes_each)
     spots, cells = spots_of(asked.grid, places)
     asked.describe(request, "series")
     values = {
@@ -327,19 +340,21 @@ def answer_places(request: Request, asked: DataQuery, places: list[Place], *, se
     """Series at places in one of the EDR encodings."""
     # a time axis is written once per place: 24 bytes a time and twice that for its bounds
     per_period = 24 if len(asked.positions) > MOST_BOUNDS else 72
-    per_place = len(asked.positions) * (per_period + VALUE_JSON_BYTES * len(asked.quantities)) + CELL_JSON_BYTES
-    asked.check_values(len(places), "places", asked.settings.max_values)
-    asked.check_bytes(len(places) * per_place)
-    return _points_answer(asked, series_at(request, asked, places, several=several), "position")
+    bytes_each = len(asked.positions) * (per_period + VALUE_JSON_BYTES * len(asked.quantities)) + CELL_JSON_BYTES
+    found = series_at(request, asked, places, several=several, bytes_each=bytes_each)
+    return _encoded(asked, found, "position")
 
 
-def _points_answer(asked: DataQuery, found: Points, query: str) -> Response:
-    match asked.kind:
-        case Format.CSV:
+def _encoded(asked: DataQuery, found: Points | Raster | Zonal, query: str) -> Response:
+    """An answer in the encoding that was asked for."""
+    match asked.kind, found:
+        case Format.CSV, Points():
             body: bytes | Iterator[bytes] = points_csv(found)
-        case Format.NETCDF:
+        case Format.CSV, Zonal():
+            body = zonal_csv(found)
+        case Format.NETCDF, _:
             body = netcdf(found)
-        case Format.GEOJSON:
+        case Format.GEOJSON, _:
             body = geojson(found)
         case _:
             body = coverage_json(found)
@@ -359,8 +374,9 @@ def _answer_area(request: Request, asked: DataQuery, geometry: MultiPolygon, agg
 
 def _answer_cells(request: Request, asked: DataQuery, cells: Cells, geometry: MultiPolygon | None) -> Response:
     streams = asked.kind is Format.CSV
-    most = asked.settings.max_cells if streams else asked.settings.max_values
-    hint = "" if streams else f", or ask for f=CSV, which is streamed up to {asked.settings.max_cells}"
+    largest = asked.settings.max_cells
+    most = largest if streams else asked.settings.max_values
+    hint = f", or ask for f=CSV, which is streamed up to {largest}" if most < largest else ""
     asked.check_values(cells.count, "cells", most, hint)
     per_cell = CELL_JSON_BYTES if asked.kind is Format.GEOJSON else 0
     values = len(asked.positions) * len(asked.quantities)
@@ -371,22 +387,14 @@ def _answer_cells(request: Request, asked: DataQuery, cells: Cells, geometry: Mu
     asked.describe(request, "maps")
     source = asked.source()
     if streams:
-        body: bytes | Iterator[bytes] = raster_csv(source, cells, inside, _blocks(asked, cells))
+        body = raster_csv(source, cells, inside, _blocks(asked, cells))
         return answer(body, asked.kind, _file_name(asked, "cube"))
     stored: dict[str, NDArray[Any]] = {}
     for quantity in asked.quantities:
         stored[quantity.name] = read_cells(asked.served.dataset, quantity, asked.positions, cells)
         if inside is not None:
             stored[quantity.name][:, ~inside] = quantity.fill
-    found = Raster(source=source, cells=cells, inside=inside, values=stored)
-    match asked.kind:
-        case Format.NETCDF:
-            body = netcdf(found)
-        case Format.GEOJSON:
-            body = geojson(found)
-        case _:
-            body = coverage_json(found)
-    return answer(body, asked.kind, _file_name(asked, "cube"))
+    return _encoded(asked, Raster(source=source, cells=cells, inside=inside, values=stored), "cube")
 
 
 def _inside(geometry: MultiPolygon, cells: Cells) -> NDArray[np.bool_]:
@@ -430,16 +438,7 @@ def _answer_mean(request: Request, asked: DataQuery, cells: Cells, geometry: Mul
         valid = np.concatenate([part.valid for part in parts])
         shares[quantity.name] = np.clip(valid * km2_per_weight / size, 0.0, 1.0)
     found = Zonal(source=asked.source(chosen), area=geometry, area_km2=size, means=means, valid_share=shares)
-    match asked.kind:
-        case Format.CSV:
-            body: bytes | Iterator[bytes] = zonal_csv(found)
-        case Format.NETCDF:
-            body = netcdf(found)
-        case Format.GEOJSON:
-            body = geojson(found)
-        case _:
-            body = coverage_json(found)
-    return answer(body, asked.kind, _file_name(asked, "mean"))
+    return _encoded(asked, found, "mean")
 
 
 def _file_name(asked: DataQuery, query: str) -> str:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.core.settings import Settings
+from tiler import deadline
 from tiler.answer import ANSWER_HEADERS, REVALIDATED, SCOPE_KEY
 from tiler.downloads import HEAD_KEY
 from tiler.errors import RETRY_SECONDS, Problem
@@ -117,7 +118,7 @@ class _Exchange:
         self._began = 0.0
         self._is_counted = False
         self._has_begun = False
-        self._is_given_up = False
+        self._given_up = deadline.begin()
         self._late: asyncio.Task[None] | None = None
         self.inner: Scope = {**scope, SCOPE_KEY: {}}
         if self._is_head:
@@ -132,10 +133,10 @@ class _Exchange:
         self._metrics.begin()
 
     def give_up(self) -> None:
-        """Answer 503 now; what the request is doing goes on in its thread and is dropped."""
+        """Answer 503 now; the request's thread ends before it reads more (tiler/deadline.py), its answer is dropped."""
         if self._has_begun:
             return
-        self._is_given_up = True
+        self._given_up.set()
         self._late = asyncio.get_running_loop().create_task(self._answer_late())
 
     async def end(self) -> None:
@@ -145,7 +146,7 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         """Pass a message on, completed."""
-        if not self._is_given_up:
+        if not self._given_up.is_set():
             await self._pass(message)
 
     async def _answer_late(self) -> None:

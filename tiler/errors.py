@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from services.core import errors
+from tiler.deadline import GivenUp
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ PROBLEM = "application/problem+json"
 STATUS: Mapping[type[Exception], HTTPStatus] = {
     errors.CenoteError: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.Refused: HTTPStatus.BAD_REQUEST,
+    errors.NothingToDo: HTTPStatus.BAD_REQUEST,
     errors.DeclarationError: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.InputRefused: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.SettingsError: HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -139,7 +141,9 @@ def add_handlers(app: FastAPI) -> None:
         problem = problem_of(error)
         if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             incident = (problem.extra or {}).get("incident", "")
-            logger.error("%s %s: %s %s", request.method, request.url.path, incident, error, exc_info=error)
+            # what was foreseen is told by its sentence; where there is an incident, only the traceback tells
+            traceback = error if incident else None
+            logger.error("%s %s: %s %s", request.method, request.url.path, incident, error, exc_info=traceback)
         return problem.response()
 
     async def malformed(_: Request, error: Exception) -> Response:
@@ -157,9 +161,13 @@ def add_handlers(app: FastAPI) -> None:
     async def unchanged(_: Request, __: Exception) -> Response:
         return Response(status_code=HTTPStatus.NOT_MODIFIED)
 
+    async def dropped(_: Request, __: Exception) -> Response:
+        return Response(status_code=HTTPStatus.SERVICE_UNAVAILABLE)  # the envelope has sent one long since
+
     for kind in STATUS:
         app.add_exception_handler(kind, told)
     app.add_exception_handler(Exception, told)
     app.add_exception_handler(RequestValidationError, malformed)
     app.add_exception_handler(HTTPException, refused)
     app.add_exception_handler(NotModified, unchanged)
+    app.add_exception_handler(GivenUp, dropped)

@@ -3,44 +3,44 @@
 What differs from stock titiler, and why, is in the README of this folder.
 """
 
-import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from attrs import define
 from fastapi import Body, Depends, Path, Query, Request
-from pydantic import Field
 from rasterio.crs import CRS
-from rio_tiler.models import ImageData
-from rio_tiler.utils import CRS_to_uri
-from shapely.geometry import MultiPolygon, mapping
+from shapely.geometry import mapping
 from starlette.responses import Response
 from titiler.core.algorithm.base import BaseAlgorithm
 from titiler.core.factory import TilerFactory, img_endpoint_params
 from titiler.core.resources.enums import ImageType
 from titiler.core.resources.responses import GeoJSONResponse, JSONResponse
 
-from services.core.errors import QueryError
-from services.core.quantity import Quantity
-from tiler import legend, ogc_tiles, wmts
+from tiler import ogc_tiles, wmts
 from tiler.answer import describe
 from tiler.geometry import area_of_geojson
+from tiler.legend import NARROWEST, WIDEST, Legend
 from tiler.matrices import MatrixSetId, extent, matrix_set, zoom_of
+from tiler.numbers import decoded_numbers
 from tiler.ogc_tiles import data_query, data_url
 from tiler.options import (
+    OVERVIEW_SIZE,
+    DrawParams,
+    PictureParams,
+    PreviewSizeParams,
     RenderParams,
-    ResamplingParams,
     SizeParams,
     StatisticsParams,
     TileSize,
     chosen_algorithm,
     coord_crs,
     dst_crs,
-    named_colormap,
 )
 from tiler.parameters import OPEN
-from tiler.picture import picture
-from tiler.reader import OVERVIEW_SIZE, MapReader, MapSource
+from tiler.picture import image_response
+from tiler.reader import MapReader, MapSource
 from tiler.request import (
     CollectionId,
     Datetime,
@@ -54,19 +54,18 @@ from tiler.request import (
     served,
 )
 from tiler.state import state_of
-from tiler.statistics import describe_sample, inside, whole_map
+from tiler.statistics import describe_sample, features_of, inside, whole_map
+from tiler.tilejson import DEFAULT_TILE, subtitle
+from tiler.tilejson import tilejson as tilejson_document
 from tiler.viewer import viewer
 
-DEFAULT_TILE: TileSize = 512
-"""Pixels of the tiles that a TileJSON names, as in titiler."""
-
-type Format = Annotated[ImageType | None, Field(description="Encoding; `png` where none is given.")]
 type Document = Annotated[
     dict[str, Any], Body(description="GeoJSON Feature, FeatureCollection, Polygon or MultiPolygon in degrees.")
 ]
-type FromAlgorithm = Annotated[BaseAlgorithm | None, Depends(chosen_algorithm)]
+type FromDrawing = Annotated[DrawParams, Depends(DrawParams)]
+type FromPicture = Annotated[PictureParams, Depends(PictureParams)]
 type FromRender = Annotated[RenderParams, Depends(RenderParams)]
-type FromResampling = Annotated[ResamplingParams, Depends(ResamplingParams)]
+type FromStatistics = Annotated[StatisticsParams, Depends(StatisticsParams)]
 type FromSize = Annotated[SizeParams, Depends(SizeParams)]
 type FromCoordCrs = Annotated[CRS, Depends(coord_crs)]
 type FromDstCrs = Annotated[CRS | None, Depends(dst_crs)]
@@ -126,30 +125,26 @@ class MapFactory(TilerFactory):
         )
         def statistics(
             source: FromMap,
-            options: Annotated[StatisticsParams, Depends(StatisticsParams)],
+            options: FromStatistics,
             max_size: Annotated[
                 int, Query(gt=0, description="Longest side, in cells, of the level that is read.")
             ] = OVERVIEW_SIZE,
         ) -> Response:
             """Statistics of the whole map, weighted by area."""
             sample = whole_map(source.requested, source.settings, max_size)
-            found = describe_sample(sample, options.percentiles, options.histogram_bins, options.limits)
-            return JSONResponse({"b1": _described(source.requested.quantity, found)})
+            return JSONResponse({"b1": describe_sample(sample, source.requested.quantity, options)})
 
         @self.router.post(
             "/statistics", response_class=GeoJSONResponse, operation_id=f"{self.operation_prefix}postStatistics"
         )
-        def area_statistics(
-            source: FromMap, document: Document, options: Annotated[StatisticsParams, Depends(StatisticsParams)]
-        ) -> Response:
+        def area_statistics(source: FromMap, document: Document, options: FromStatistics) -> Response:
             """Statistics of areas, weighted by area and by the share of each cell inside."""
-            features = _features(document)
-            areas = _areas(features, source.settings.max_vertices)
-            for feature, area in zip(features, areas, strict=True):
+            features = []
+            for feature, area in features_of(document, source.settings.max_vertices):
                 sample = inside(source.requested, area, source.settings)
-                found = describe_sample(sample, options.percentiles, options.histogram_bins, options.limits)
-                described = {"b1": _described(source.requested.quantity, found)}
-                feature["properties"] = {**(feature.get("properties") or {}), "statistics": described}
+                found = {"b1": describe_sample(sample, source.requested.quantity, options)}
+                properties = {**(feature.get("properties") or {}), "statistics": found}
+                features.append({**feature, "properties": properties})
             is_many = document.get("type") == "FeatureCollection"
             return GeoJSONResponse({"type": "FeatureCollection", "features": features} if is_many else features[0])
 
@@ -193,20 +188,17 @@ class MapFactory(TilerFactory):
             operation_id=f"{self.operation_prefix}getTileWithFormat",
             **img_endpoint_params,
         )
-        def tile(  # noqa: PLR0913, PLR0917 - one for each parameter
+        def tile(
             source: FromMap,
             tile_matrix_set_id: MatrixSetId,
             z: Annotated[int, Path(description="Zoom level.")],
             x: Annotated[int, Path(description="Column, from the west.")],
             y: Annotated[int, Path(description="Row, from the north.")],
-            algorithm: FromAlgorithm,
-            render: FromRender,
-            resampling: FromResampling,
+            wanted: FromPicture,
             tilesize: TileSize | None = None,
-            format: Format = None,  # noqa: A002 - titiler's name
         ) -> Response:
             """A map tile; transparent outside of the data."""
-            return self._tile(source, tile_matrix_set_id, (x, y, z), tilesize, algorithm, render, resampling, format)
+            return self._tile(source, tile_matrix_set_id, (x, y, z), tilesize, wanted)
 
     def map_tiles(self) -> None:
         """``/map/tiles``: the same tiles as OGC API - Tiles orders their address."""
@@ -217,26 +209,22 @@ class MapFactory(TilerFactory):
             operation_id=f"{self.operation_prefix}getMapTile",
             **img_endpoint_params,
         )
-        def map_tile(  # noqa: PLR0913, PLR0917 - one for each parameter
+        def map_tile(
             source: FromMap,
             tile_matrix_set_id: MatrixSetId,
             tile_matrix: Annotated[str, Path(alias="tileMatrix", description="Id of the tile matrix (zoom level).")],
             tile_row: Annotated[int, Path(alias="tileRow", description="Row, from the north.")],
             tile_col: Annotated[int, Path(alias="tileCol", description="Column, from the west.")],
-            algorithm: FromAlgorithm,
-            render: FromRender,
-            resampling: FromResampling,
+            wanted: FromPicture,
             tilesize: TileSize | None = None,
-            format: Format = None,  # noqa: A002 - titiler's name
             f: Annotated[
                 Literal["png", "jpeg"] | None, Query(description="Encoding, as OGC API names the parameter.")
             ] = None,
         ) -> Response:
             """A map tile; transparent outside of the data."""
             zoom = zoom_of(matrix_set(tile_matrix_set_id), tile_matrix)
-            encoding = format or (ImageType[f] if f else None)
-            place = (tile_col, tile_row, zoom)
-            return self._tile(source, tile_matrix_set_id, place, tilesize, algorithm, render, resampling, encoding)
+            wanted = replace(wanted, format=wanted.format or (ImageType[f] if f else None))
+            return self._tile(source, tile_matrix_set_id, (tile_col, tile_row, zoom), tilesize, wanted)
 
     def _tile(
         self,
@@ -244,23 +232,17 @@ class MapFactory(TilerFactory):
         tile_matrix_set_id: str,
         place: tuple[int, int, int],
         tilesize: int | None,
-        algorithm: BaseAlgorithm | None,
-        render: RenderParams,
-        resampling: ResamplingParams,
-        image_format: ImageType | None,
+        wanted: PictureParams,
     ) -> Response:
-        x, y, z = place
         with self.reader(source, tms=matrix_set(tile_matrix_set_id)) as reader:
             image = reader.tile(
-                x,
-                y,
-                z,
+                *place,
                 tilesize=tilesize,
                 # the algorithms that look at neighbours cut off as many pixels again
-                buffer=getattr(algorithm, "buffer", 0),
-                resampling_method=resampling.resampling_method,
+                buffer=getattr(wanted.algorithm, "buffer", 0),
+                **wanted.resampling.as_dict(),
             )
-        return _image_response(image, source, algorithm, render, image_format)
+        return image_response(image, source.drawn, wanted)
 
     def tilejson(self) -> None:
         """``/{tileMatrixSetId}/tilejson.json``."""
@@ -270,54 +252,28 @@ class MapFactory(TilerFactory):
             response_class=JSONResponse,
             operation_id=f"{self.operation_prefix}getTileJSON",
         )
-        def tilejson(  # noqa: PLR0913, PLR0917 - one for each parameter
+        def tilejson(
             request: Request,
             source: FromDocument,
             tile_matrix_set_id: MatrixSetId,
-            algorithm: FromAlgorithm,  # noqa: ARG001 - checked here, meant for the tiles
-            render: FromRender,
-            resampling: FromResampling,  # noqa: ARG001 - checked here, meant for the tiles
+            drawing: FromDrawing,
             tilesize: TileSize = DEFAULT_TILE,
             tile_format: Annotated[ImageType, Query(description="Encoding of the tiles.")] = ImageType.png,
             minzoom: Annotated[int | None, Query(description="In place of the matrix set's first zoom.")] = None,
             maxzoom: Annotated[int | None, Query(description="In place of the native zoom.")] = None,
         ) -> Response:
             """TileJSON 3.0; its tiles are those of the version and period that it was made of, for ever."""
-            _ = render.ranges, render.colormap
-            chosen, tms = source.requested, matrix_set(tile_matrix_set_id)
-            product = chosen.served.dataset.product
-            where = extent(tms, product.grid, tilesize)
-            low, high = where.minzoom if minzoom is None else minzoom, where.maxzoom if maxzoom is None else maxzoom
-            if not tms.minzoom <= low <= high <= tms.maxzoom:
-                raise QueryError(
-                    f"{tms.id} has the zoom levels {tms.minzoom} to {tms.maxzoom}; minzoom={low} and maxzoom={high} "
-                    "do not fit"
-                )
-            query = data_query(request, chosen, leave=("tilesize", "tile_format", "minzoom", "maxzoom"))
-            base = data_url(request, chosen.served)
-            west, south, east, north = where.bounds
-            tiles = f"{base}/tiles/{tms.id}/{{z}}/{{x}}/{{y}}.{tile_format.value}?{query}&tilesize={tilesize}"
+            drawing.check()
             return JSONResponse(
-                {
-                    "tilejson": "3.0.0",
-                    "name": f"{product.title}: {_title(chosen.quantity)}, {chosen.period}",
-                    "description": product.description,
-                    "version": "1.0.0",
-                    "attribution": "; ".join(provider.name for provider in product.providers) or None,
-                    "scheme": "xyz",
-                    "tiles": [tiles],
-                    "minzoom": low,
-                    "maxzoom": high,
-                    "bounds": list(where.bounds),
-                    "center": [(west + east) / 2, (south + north) / 2, low],
-                    "legend": f"{base}/legend.png?{query}",
-                    "tilesize": tilesize,
-                    "minmax": [[source.drawn.minimum, source.drawn.maximum]],
-                    "band_descriptions": [["b1", chosen.quantity.name]],
-                    "collection": chosen.served.id,
-                    "collection_version": chosen.served.version,
-                    "period": chosen.period,
-                }
+                tilejson_document(
+                    request,
+                    source,
+                    matrix_set(tile_matrix_set_id),
+                    tilesize=tilesize,
+                    suffix=tile_format.value,
+                    minzoom=minzoom,
+                    maxzoom=maxzoom,
+                )
             )
 
     def map_viewer(self) -> None:
@@ -325,21 +281,16 @@ class MapFactory(TilerFactory):
 
         @self.router.get("/{tileMatrixSetId}/map.html", operation_id=f"{self.operation_prefix}getMapViewer")
         def map_viewer(
-            request: Request,
-            source: FromDocument,
-            tile_matrix_set_id: MatrixSetId,
-            algorithm: FromAlgorithm,  # noqa: ARG001 - checked here, meant for the tiles
-            render: FromRender,
-            resampling: FromResampling,  # noqa: ARG001 - checked here, meant for the tiles
+            request: Request, source: FromDocument, tile_matrix_set_id: MatrixSetId, drawing: FromDrawing
         ) -> Response:
             """A page that shows the tiles of any matrix set, with nothing from elsewhere."""
-            _ = render.ranges, render.colormap
+            drawing.check()
             chosen, tms = source.requested, matrix_set(tile_matrix_set_id)
             query, base = data_query(request, chosen), data_url(request, chosen.served)
             product = chosen.served.dataset.product
             return viewer(
                 title=product.title,
-                subtitle=f"{_title(chosen.quantity)}, {chosen.period}",
+                subtitle=subtitle(chosen),
                 tiles=f"{base}/tiles/{tms.id}/{{z}}/{{x}}/{{y}}?{query}",
                 legend=f"{base}/legend.png?{query}",
                 tms=tms,
@@ -367,7 +318,7 @@ class MapFactory(TilerFactory):
             return JSONResponse(
                 {
                     "coordinates": [lon, lat],
-                    "values": [_rounded(value, chosen.quantity) for value in found.array.tolist()],
+                    "values": decoded_numbers(chosen.quantity, found.array.filled(np.nan)),
                     "band_names": found.band_names,
                     "band_descriptions": found.band_descriptions,
                     "units": chosen.quantity.units,
@@ -388,27 +339,18 @@ class MapFactory(TilerFactory):
             operation_id=f"{self.operation_prefix}getPreviewWithSizeAndFormat",
             **img_endpoint_params,
         )
-        def preview(  # noqa: PLR0913, PLR0917 - one for each parameter
+        def preview(
             source: FromMap,
-            algorithm: FromAlgorithm,
-            render: FromRender,
-            resampling: FromResampling,
+            wanted: FromPicture,
             target: FromDstCrs,
-            max_size: Annotated[int, Field(gt=0, description="Longest side in pixels.")] = OVERVIEW_SIZE,
-            height: Annotated[int | None, Field(gt=0, description="Height in pixels.")] = None,
-            width: Annotated[int | None, Field(gt=0, description="Width in pixels.")] = None,
-            format: Format = None,  # noqa: A002 - titiler's name
+            size: Annotated[PreviewSizeParams, Depends(PreviewSizeParams)],
         ) -> Response:
             """An image of the whole map."""
             with self.reader(source) as reader:
                 image = reader.preview(
-                    max_size=max_size,
-                    height=height,
-                    width=width,
-                    dst_crs=target,
-                    resampling_method=resampling.resampling_method,
+                    dst_crs=target, **size.as_dict(exclude_none=False), **wanted.resampling.as_dict()
                 )
-            return _image_response(image, source, algorithm, render, format)
+            return image_response(image, source.drawn, wanted)
 
     def part(self) -> None:
         """``/bbox/...`` and ``/feature``: an image of a box, or of an area."""
@@ -429,15 +371,10 @@ class MapFactory(TilerFactory):
             miny: Annotated[float, Path(allow_inf_nan=False, description="Southern edge.")],
             maxx: Annotated[float, Path(allow_inf_nan=False, description="Eastern edge.")],
             maxy: Annotated[float, Path(allow_inf_nan=False, description="Northern edge.")],
-            algorithm: FromAlgorithm,
-            render: FromRender,
-            resampling: FromResampling,
+            wanted: FromPicture,
             target: FromDstCrs,
             crs: FromCoordCrs,
-            max_size: Annotated[int | None, Field(gt=0, description="Longest side in pixels.")] = None,
-            height: Annotated[int | None, Field(gt=0, description="Height in pixels.")] = None,
-            width: Annotated[int | None, Field(gt=0, description="Width in pixels.")] = None,
-            format: Format = None,  # noqa: A002 - titiler's name
+            size: FromSize,
         ) -> Response:
             """An image of a box, at full resolution where no size is given."""
             with self.reader(source) as reader:
@@ -445,12 +382,10 @@ class MapFactory(TilerFactory):
                     (minx, miny, maxx, maxy),
                     dst_crs=target,
                     bounds_crs=crs,
-                    max_size=max_size,
-                    height=height,
-                    width=width,
-                    resampling_method=resampling.resampling_method,
+                    **size.as_dict(),
+                    **wanted.resampling.as_dict(),
                 )
-            return _image_response(image, source, algorithm, render, format)
+            return image_response(image, source.drawn, wanted)
 
         @self.router.post("/feature", operation_id=f"{self.operation_prefix}postDataForGeoJSON", **img_endpoint_params)
         @self.router.post(
@@ -463,30 +398,14 @@ class MapFactory(TilerFactory):
             operation_id=f"{self.operation_prefix}postDataForGeoJSONWithSizesAndFormat",
             **img_endpoint_params,
         )
-        def feature_image(  # noqa: PLR0913, PLR0917 - one for each parameter
-            source: FromMap,
-            document: Document,
-            algorithm: FromAlgorithm,
-            render: FromRender,
-            resampling: FromResampling,
-            target: FromDstCrs,
-            max_size: Annotated[int | None, Field(gt=0, description="Longest side in pixels.")] = None,
-            height: Annotated[int | None, Field(gt=0, description="Height in pixels.")] = None,
-            width: Annotated[int | None, Field(gt=0, description="Width in pixels.")] = None,
-            format: Format = None,  # noqa: A002 - titiler's name
+        def feature_image(
+            source: FromMap, document: Document, wanted: FromPicture, target: FromDstCrs, size: FromSize
         ) -> Response:
             """An image of an area; pixels that it does not touch are missing."""
             area = area_of_geojson(document, most=source.settings.max_vertices)
             with self.reader(source) as reader:
-                image = reader.feature(
-                    mapping(area),
-                    dst_crs=target,
-                    max_size=max_size,
-                    height=height,
-                    width=width,
-                    resampling_method=resampling.resampling_method,
-                )
-            return _image_response(image, source, algorithm, render, format)
+                image = reader.feature(mapping(area), dst_crs=target, **size.as_dict(), **wanted.resampling.as_dict())
+            return image_response(image, source.drawn, wanted)
 
     def legend(self) -> None:
         """``/legend.png`` and ``/legend``."""
@@ -499,18 +418,16 @@ class MapFactory(TilerFactory):
         )
         def legend_picture(
             source: FromMap,
-            algorithm: FromAlgorithm,  # noqa: ARG001 - so that a tile's query fits its legend
-            render: FromRender,
-            resampling: FromResampling,  # noqa: ARG001 - so that a tile's query fits its legend
-            width: Annotated[int, Query(ge=legend.NARROWEST, le=legend.WIDEST, description="Width in pixels.")] = 320,
+            drawing: FromDrawing,  # a tile's query fits its legend
+            width: Annotated[int, Query(ge=NARROWEST, le=WIDEST, description="Width in pixels.")] = 320,
         ) -> Response:
             """The colour bar with unit and ticks."""
-            return Response(_legend(source, render).picture(width), media_type="image/png")
+            return Response(Legend.of_map(source, drawing.render).picture(width), media_type="image/png")
 
         @self.router.get("/legend", response_class=JSONResponse, operation_id=f"{self.operation_prefix}getLegend")
         def legend_document(source: FromMap, render: FromRender, f: Json = None) -> Response:  # noqa: ARG001
             """The colour bar as data: unit, range, ticks and 256 colours."""
-            return JSONResponse(_legend(source, render).to_json())
+            return JSONResponse(Legend.of_map(source, render).to_json())
 
     def capabilities(self) -> None:
         """``/WMTSCapabilities.xml``."""
@@ -533,71 +450,3 @@ class MapFactory(TilerFactory):
                 if name in request.query_params
             }
             return Response(wmts.capabilities(request, found, query), media_type=wmts.MEDIA_TYPE)
-
-
-def _image_response(
-    image: ImageData,
-    source: MapSource,
-    algorithm: BaseAlgorithm | None,
-    render: RenderParams,
-    image_format: ImageType | None,
-) -> Response:
-    content, media_type = picture(
-        image, style=source.drawn, algorithm=algorithm, image_format=image_format, render=render
-    )
-    headers = {"Content-Crs": f"<{CRS_to_uri(image.crs)}>"}
-    if image.bounds is not None:
-        headers["Content-Bbox"] = ",".join(str(edge) for edge in image.bounds)
-    return Response(content, media_type=media_type, headers=headers)
-
-
-def _legend(source: MapSource, render: RenderParams) -> legend.Legend:
-    drawn, quantity = source.drawn, source.requested.quantity
-    low, high = (render.ranges or [(drawn.minimum, drawn.maximum)])[0]
-    colormap = render.colormap or named_colormap(drawn.colormap_name)
-    title = quantity.long_name
-    minus = source.requested.minus
-    if minus is not None:
-        is_other = minus.served.version != source.requested.served.version
-        title += f", {source.requested.period} minus {minus.period}" + (" of another version" if is_other else "")
-    return legend.Legend.of(quantity, title, low, high, colormap)
-
-
-def _title(quantity: Quantity) -> str:
-    return quantity.long_name if quantity.units == "1" else f"{quantity.long_name} ({quantity.units})"
-
-
-def _rounded(value: float | None, quantity: Quantity) -> float | None:
-    """A value at the quantity's own precision; None where missing."""
-    if value is None or not math.isfinite(value):
-        return None
-    return value if quantity.decimals is None else round(value, quantity.decimals)
-
-
-def _described(quantity: Quantity, found: dict[str, Any]) -> dict[str, Any]:
-    return {**found, "description": quantity.name, "units": quantity.units}
-
-
-def _features(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """The features of a GeoJSON document, each with properties of its own.
-
-    Raises:
-        QueryError: if it holds none.
-    """
-    if document.get("type") == "FeatureCollection":
-        features = document.get("features")
-        if not isinstance(features, list) or not features or not all(isinstance(f, dict) for f in features):
-            raise QueryError("the FeatureCollection has no features")
-        return [dict(feature) for feature in features]
-    if document.get("type") == "Feature":
-        return [dict(document)]
-    return [{"type": "Feature", "geometry": document, "properties": {}}]
-
-
-def _areas(features: list[dict[str, Any]], most: int) -> list[MultiPolygon]:
-    """Their areas, with no more vertices between them than one request may have."""
-    areas = []
-    for feature in features:
-        areas.append(area_of_geojson(feature, most=most))
-        most -= sum(len(ring.coords) for part in areas[-1].geoms for ring in (part.exterior, *part.interiors))
-    return areas

@@ -68,7 +68,8 @@ class Fresh[T]:
                 return _value(known), False
             if running is None:  # the store failed a moment ago
                 if known is None:
-                    raise self._failure or StoreUnavailable("the store does not answer")
+                    failure = self._failure or StoreUnavailable("the store does not answer")
+                    raise failure.with_traceback(None)
                 return _value(known), True
             if known is None:
                 running.result()
@@ -117,5 +118,6 @@ class Fresh[T]:
 
 def _value[T](outcome: _Outcome[T]) -> T:
     if outcome.error is not None:
-        raise outcome.error
+        # the same error for everyone who asks, and not the traces of all who asked before
+        raise outcome.error.with_traceback(None)
     return outcome.value  # type: ignore[return-value]  # a value wherever there is no error

@@ -9,6 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 from rio_tiler.types import ColorMapType
 
 from services.core.quantity import Quantity
+from tiler.options import RenderParams, named_colormap
+from tiler.reader import MapSource
 
 MARGIN = 12
 BAR = 16
@@ -40,6 +42,21 @@ class Legend:
     """From ``minimum`` to ``maximum``."""
 
     @classmethod
+    def of_map(cls, source: MapSource, render: RenderParams) -> "Legend":
+        """The legend of a map that was asked for, or of the difference of two.
+
+        Raises:
+            QueryError: if the range or the colour map of the request cannot be.
+        """
+        chosen, drawn = source.requested, source.drawn
+        low, high = (render.ranges or [(drawn.minimum, drawn.maximum)])[0]
+        title = chosen.quantity.long_name
+        if chosen.minus is not None:
+            is_other = chosen.minus.served.version != chosen.served.version
+            title += f", {chosen.period} minus {chosen.minus.period}" + (" of another version" if is_other else "")
+        return cls.of(chosen.quantity, title, low, high, render.colormap or named_colormap(drawn.colormap_name))
+
+    @classmethod
     def of(cls, quantity: Quantity, title: str, minimum: float, maximum: float, colormap: ColorMapType) -> "Legend":
         """The legend of a quantity drawn so."""
         colors = tuple(tuple(int(part) for part in color) for _, color in sorted(_items(colormap)))
@@ -59,7 +76,7 @@ class Legend:
     @property
     def label(self) -> str:
         """Title with unit."""
-        return self.title if self.units == "1" else f"{self.title} ({self.units})"
+        return with_unit(self.title, self.units)
 
     def picture(self, width: int) -> bytes:
         """A horizontal colour bar as PNG."""
@@ -96,6 +113,11 @@ class Legend:
             "ticks": self.ticks,
             "colors": [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue, _ in self.colors],
         }
+
+
+def with_unit(title: str, units: str) -> str:
+    """A title with its unit, where there is one."""
+    return title if units == "1" else f"{title} ({units})"
 
 
 @lru_cache(maxsize=1)

@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 
@@ -24,12 +24,13 @@ class CacheCounts:
 class _Load[V]:
     """A load under way; whoever waits for it gets its value or its error."""
 
-    __slots__ = ("done", "error", "value")
+    __slots__ = ("done", "error", "is_alone", "value")
 
     def __init__(self) -> None:
         self.done = threading.Event()
         self.value: V
         self.error: BaseException | None = None
+        self.is_alone = True
 
 
 class LoadingCache[K: Hashable, V]:
@@ -55,37 +56,62 @@ class LoadingCache[K: Hashable, V]:
 
         An error of ``load`` reaches everyone who waits for it, and is not kept: the next one tries again.
         """
+        return self.get_all([key], lambda _: [load()])[0]
+
+    def get_all(self, keys: Sequence[K], load: Callable[[Sequence[K]], Sequence[V]]) -> list[V]:
+        """The values under some keys; ``load`` makes those that are missing and that nobody else is making.
+
+        An error of ``load`` is not kept. Who waits for one of several values that failed together makes that one
+        again: the fault may be another's.
+        """
+        found: dict[K, V] = {}
+        mine: dict[K, _Load[V]] = {}
+        theirs: dict[K, _Load[V]] = {}
         with self._lock:
-            found = self._entries.get(key)
-            if found is not None:
-                self._entries.move_to_end(key)
-                self._hits += 1
-                return found[0]
-            running = self._loads.get(key)
-            if running is None:
-                mine = self._loads[key] = _Load()
-                self._misses += 1
-            else:
-                self._hits += 1
-        if running is not None:
+            for key in dict.fromkeys(keys):
+                entry = self._entries.get(key)
+                if entry is not None:
+                    self._entries.move_to_end(key)
+                    found[key] = entry[0]
+                elif key in self._loads:
+                    theirs[key] = self._loads[key]
+                else:
+                    mine[key] = self._loads[key] = _Load()
+            self._hits += len(found) + len(theirs)
+            self._misses += len(mine)
+        # own loads first, so that of two who wait for each other none waits for ever
+        found |= self._make(mine, load)
+        for key, running in theirs.items():
             running.done.wait()
-            if running.error is not None:
+            if running.error is None:
+                found[key] = running.value
+            elif running.is_alone:
                 raise running.error
-            return running.value
+            else:
+                found[key] = self.get_all([key], load)[0]
+        return [found[key] for key in keys]
+
+    def _make(self, loads: dict[K, _Load[V]], load: Callable[[Sequence[K]], Sequence[V]]) -> dict[K, V]:
+        if not loads:
+            return {}
+        made: dict[K, V] = {}
+        error: BaseException | None = None
         try:
-            mine.value = load()
-        except BaseException as error:
-            mine.error = error
-            with self._lock:
-                del self._loads[key]
+            made = dict(zip(loads, load(list(loads)), strict=True))
+        except BaseException as raised:
+            error = raised
             raise
-        else:
-            with self._lock:
-                self._keep(key, mine.value)
-                del self._loads[key]
-            return mine.value
         finally:
-            mine.done.set()
+            with self._lock:
+                for key, one in loads.items():
+                    if error is None:
+                        one.value = made[key]
+                        self._keep(key, one.value)
+                    one.error, one.is_alone = error, len(loads) == 1
+                    del self._loads[key]
+            for one in loads.values():
+                one.done.set()
+        return made
 
     def _keep(self, key: K, value: V) -> None:
         weight = self._weigh(value)

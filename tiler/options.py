@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from fastapi import Query
-from pydantic import BeforeValidator, ValidationError
+from fastapi import Depends, Query
+from pydantic import BeforeValidator, Field, ValidationError
 from rasterio.crs import CRS
 from rio_tiler.colormap import cmap
 from rio_tiler.constants import WGS84_CRS
@@ -16,6 +16,7 @@ from titiler.core.algorithm import Algorithms
 from titiler.core.algorithm import algorithms as every_algorithm
 from titiler.core.algorithm.base import BaseAlgorithm
 from titiler.core.dependencies import DefaultDependency
+from titiler.core.resources.enums import ImageType
 
 from services.core.errors import QueryError
 
@@ -28,6 +29,9 @@ type AlgorithmName = Literal["hillshade", "slope", "contours", "terrarium", "ter
 
 _METADATA = frozenset({*BaseAlgorithm.model_fields, "title", "description"})
 """Fields of an algorithm that describe it and cannot be chosen."""
+
+OVERVIEW_SIZE = 1024
+"""Longest side of a preview that names no size."""
 
 MOST_BANDS = 3
 """Bands that an algorithm may bring out, each with a range of its own."""
@@ -74,11 +78,18 @@ class ResamplingParams(DefaultDependency):
 
 @dataclass
 class SizeParams(DefaultDependency):
-    """Size of an image."""
+    """Size of an image; width and height may stand in the path."""
 
-    max_size: Annotated[int | None, Query(gt=0, description="Longest side in pixels.")] = None
-    height: Annotated[int | None, Query(gt=0, description="Height in pixels.")] = None
-    width: Annotated[int | None, Query(gt=0, description="Width in pixels.")] = None
+    max_size: Annotated[int | None, Field(gt=0, description="Longest side in pixels.")] = None
+    height: Annotated[int | None, Field(gt=0, description="Height in pixels.")] = None
+    width: Annotated[int | None, Field(gt=0, description="Width in pixels.")] = None
+
+
+@dataclass
+class PreviewSizeParams(SizeParams):
+    """Size of an image of the whole map."""
+
+    max_size: Annotated[int, Field(gt=0, description="Longest side in pixels.")] = OVERVIEW_SIZE
 
 
 @dataclass
@@ -230,6 +241,30 @@ def chosen_algorithm(
     except ValidationError as error:
         faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_url=False))
         raise QueryError(f"algorithm_params: {'; '.join(faults)}") from None
+
+
+@dataclass
+class DrawParams(DefaultDependency):
+    """How a map is drawn."""
+
+    algorithm: Annotated[BaseAlgorithm | None, Depends(chosen_algorithm)]
+    render: Annotated[RenderParams, Depends(RenderParams)]
+    resampling: Annotated[ResamplingParams, Depends(ResamplingParams)]
+
+    def check(self) -> None:
+        """Refuse what cannot be drawn, where the drawing is another request's.
+
+        Raises:
+            QueryError: if range or colour map cannot be.
+        """
+        _ = self.render.ranges, self.render.colormap
+
+
+@dataclass
+class PictureParams(DrawParams):
+    """How a map is drawn and encoded; the format may stand in the path."""
+
+    format: Annotated[ImageType | None, Field(description="Encoding; `png` where none is given.")] = None
 
 
 def coord_crs(

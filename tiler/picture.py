@@ -6,40 +6,45 @@ from typing import Any
 import numpy as np
 from rio_tiler.models import ImageData
 from rio_tiler.types import ColorMapType
+from rio_tiler.utils import CRS_to_uri
 from rio_tiler.utils import render as encode
+from starlette.responses import Response
 from titiler.core.algorithm.base import BaseAlgorithm
 from titiler.core.resources.enums import ImageType
 from titiler.core.utils import render_image
 
 from services.core.errors import QueryError
 from tiler.drawing import Drawn
-from tiler.options import RenderParams, named_colormap
+from tiler.options import PictureParams, named_colormap
 
 VALUES = frozenset({ImageType.npy, ImageType.tif, ImageType.tiff})
 """Formats that carry values as they are."""
 
 
-def picture(
-    image: ImageData,
-    *,
-    style: Drawn,
-    algorithm: BaseAlgorithm | None = None,
-    image_format: ImageType | None = None,
-    render: RenderParams,
-) -> tuple[bytes, str]:
-    """An encoded image and its media type.
+def image_response(image: ImageData, style: Drawn, wanted: PictureParams) -> Response:
+    """The answer that carries an image, with its box and reference system.
 
     Args:
         image: decoded values, masked where missing.
         style: colours and range where the request names none.
-        algorithm: what is done to the values first; its result is drawn as it comes, in its own range.
-        image_format: PNG if not given.
-        render: what the request says of it.
+        wanted: what the request says of it.
 
     Raises:
         QueryError: if the algorithm cannot work on these values.
     """
-    image_format = image_format or ImageType.png
+    content, media_type = picture(image, style, wanted)
+    headers = {"Content-Crs": f"<{CRS_to_uri(image.crs)}>"}
+    if image.bounds is not None:
+        headers["Content-Bbox"] = ",".join(str(edge) for edge in image.bounds)
+    return Response(content, media_type=media_type, headers=headers)
+
+
+def picture(image: ImageData, style: Drawn, wanted: PictureParams) -> tuple[bytes, str]:
+    """An encoded image and its media type; PNG if no format is named.
+
+    An algorithm's result is drawn as it comes, in its own range. Arguments and errors are those of ``image_response``.
+    """
+    image_format, algorithm, render = wanted.format or ImageType.png, wanted.algorithm, wanted.render
     ranges, colormap = render.ranges, render.colormap
     if algorithm is not None:
         image = _processed(image, algorithm)

@@ -8,24 +8,22 @@ from starlette.responses import Response
 
 from services.core import stac
 from services.core.errors import QueryError, RequestTooLarge
-from tiler.coverage import FOREIGN, Points, encode, numbers, points_csv
+from tiler.coverage import FOREIGN, Points, encode, points_csv
 from tiler.edr import (
     CELL_JSON_BYTES,
     VALUE_JSON_BYTES,
     Body,
-    Crs,
     DataQuery,
-    Names,
-    OtherNames,
+    FromData,
     answer_places,
     data_query_of,
-    given_names,
     read_json,
     series_at,
 )
 from tiler.formats import POINTS_FORMATS, Format, answer
 from tiler.geometry import Place, check_place
-from tiler.request import COLLECTION, INSTANCE, FromPath, Interval
+from tiler.numbers import numbers
+from tiler.request import COLLECTION, INSTANCE, FromPath
 from tiler.state import State
 
 WANTED = 'a GeoJSON FeatureCollection of Points, or {"coords": [[lon, lat], ...]}'
@@ -36,19 +34,9 @@ type Kind = Annotated[
 ]
 
 
-def points_query(
-    request: Request,
-    served: FromPath,
-    datetime: Interval = None,
-    parameter_name: Names = None,
-    parameter_names: OtherNames = None,
-    variable: OtherNames = None,
-    crs: Crs = None,
-    f: Kind = None,
-) -> DataQuery:
+def points_query(request: Request, served: FromPath, given: FromData, f: Kind = None) -> DataQuery:
     """What a batch of points has in common with the other data queries."""
-    names = given_names(parameter_name, parameter_names, variable)
-    return data_query_of(request, served, datetime, names, crs, f, POINTS_FORMATS)
+    return data_query_of(request, served, given, f, POINTS_FORMATS)
 
 
 def router(state: State) -> APIRouter:  # noqa: ARG001 - every router of the app is made from the state
@@ -70,9 +58,8 @@ def points(request: Request, asked: Annotated[DataQuery, Depends(points_query)],
     asked = replace(asked, query={**asked.query, "points": len(places)})
     if asked.kind not in {Format.JSON, Format.CSV}:
         return answer_places(request, asked, places, several=True)
-    per_place = len(asked.positions) * VALUE_JSON_BYTES * len(asked.quantities) + CELL_JSON_BYTES
-    asked.check_bytes(len(places) * per_place)
-    found = series_at(request, asked, places, several=True)
+    bytes_each = len(asked.positions) * VALUE_JSON_BYTES * len(asked.quantities) + CELL_JSON_BYTES
+    found = series_at(request, asked, places, several=True, bytes_each=bytes_each)
     name = f"{asked.served.id}_points"
     return answer(points_csv(found) if asked.kind is Format.CSV else plain_json(found, ids), asked.kind, name)
 

@@ -93,7 +93,7 @@ def weighted_mean(quantity: Quantity, stored: NDArray[Any], weights: NDArray[np.
         stored: stored values ``(time, y, x)``.
         weights: ``(y, x)``: fraction of the cell times its area.
     """
-    sums = np.full(len(stored), np.nan)
+    means = np.full(len(stored), np.nan)
     valid = np.zeros(len(stored))
     chosen = weights > 0
     used = weights[chosen]
@@ -102,8 +102,17 @@ def weighted_mean(quantity: Quantity, stored: NDArray[Any], weights: NDArray[np.
         present = ~np.isnan(inside)
         valid[place] = used[present].sum()
         if valid[place] > 0:
-            sums[place] = (inside[present] * used[present]).sum() / valid[place]
-    return Mean(value=sums, valid=valid)
+            means[place] = mean_of(inside[present], used[present])
+    return Mean(value=means, valid=valid)
+
+
+def mean_of(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+    """Weighted mean of at least one value, ``(n,)``; of equal values it is that value to the last digit.
+
+    What is averaged is how far values lie from the first one: sums of the values themselves round off.
+    """
+    first = values[0]
+    return float(first + ((values - first) * weights).sum() / weights.sum())
 
 
 def _edges(area: MultiPolygon) -> NDArray[np.float64]:

@@ -22,14 +22,12 @@ from services.core.errors import QueryError, RequestTooLarge
 from services.core.grid import Window
 from services.core.settings import Settings
 from tiler.drawing import Drawn, drawn_by_default
+from tiler.options import OVERVIEW_SIZE
 from tiler.request import Requested
 from tiler.warp import METRES_PER_DEGREE, TURN, Bounds, Gather, Level, Target, warped
 
 NEAREST = "nearest"
 BILINEAR = "bilinear"
-
-OVERVIEW_SIZE = 1024
-"""Longest side of a preview that names no size."""
 
 
 @dataclass(frozen=True, kw_only=True)

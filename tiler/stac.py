@@ -1,39 +1,23 @@
-"""STAC API and OGC API documents: landing, collections, versions as instances, items, search.
+"""STAC API and OGC API documents: landing, collections, versions as instances, queryables.
 
-The documents come from ``services.core.stac``; here are their addresses, their paging and the queries on them.
+The documents come from ``services.core.stac``; here are their addresses. Items are in ``tiler.items``, the queries on
+them in ``tiler.search``.
 """
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
 
-import shapely
-from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import to_json
-from shapely.geometry import shape
-from shapely.geometry.base import BaseGeometry
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from services.core import stac
-from services.core.errors import (
-    CenoteError,
-    CollectionNotFound,
-    NotFound,
-    QueryError,
-    RequestTooLarge,
-    TimeOutsideAxis,
-)
-from tiler import conformance, downloads
+from services.core.errors import CenoteError
+from tiler import conformance, downloads, search
 from tiler.answer import describe
 from tiler.catalogue import Served
-from tiler.documents import GEOJSON, Json, collection_url, ends, json_response, link, root_of
-from tiler.edr import QUERIES, Body, read_json
+from tiler.documents import GEOJSON, Json, address_of, collection_url, ends, json_response, link, plain_json, root_of
+from tiler.edr import QUERIES
 from tiler.formats import EDR_FORMATS
-from tiler.geometry import TURN, Box, read_box
-from tiler.loading import LoadingCache
 from tiler.request import COLLECTION, INSTANCE, FromPath
 from tiler.state import State, state_of
 
@@ -43,25 +27,10 @@ WEB_MAP_LINKS = "https://stac-extensions.github.io/web-map-links/v1.2.0/schema.j
 
 TITLE = "cenote: carbon and groundwater products"
 
-MOST_ITEMS = 1000
-"""Items on one page, however many are asked for."""
-
-ITEMS_ON_PAGE = 10
-
 MOST_INSTANCES = 100
 """Versions that a list of them describes."""
 
 SCHEMA = "application/schema+json"
-
-_ITEMS: LoadingCache[str, stac.Items] = LoadingCache(64)
-"""By version id, which is the digest of all that items are made of."""
-
-type Limit = Annotated[int, Query(ge=1, le=10_000, description=f"Items on a page; {MOST_ITEMS} at most are sent.")]
-type Token = Annotated[str | None, Query(description="Where the page begins; from a link with rel=next.")]
-type Bbox = Annotated[str | None, Query(description="west,south,east,north; west > east crosses the antimeridian.")]
-type When = Annotated[
-    str | None, Query(alias="datetime", description="RFC 3339 instant or interval `a/b`; an open end is `..`.")
-]
 
 
 def router(state: State) -> APIRouter:
@@ -69,18 +38,12 @@ def router(state: State) -> APIRouter:
     routes = APIRouter(tags=["STAC"])
     routes.include_router(conformance.router(state))
     routes.include_router(downloads.router(state))
+    routes.include_router(search.router(state))
     routes.add_api_route("/collections", collections, methods=["GET"], operation_id="collections")
-    routes.add_api_route("/search", search, methods=["GET"], operation_id="search")
-    routes.add_api_route("/search", search_of_body, methods=["POST"], operation_id="searchOfBody")
     routes.add_api_route("/queryables", queryables, methods=["GET"], operation_id="queryables")
     routes.add_api_route(f"{COLLECTION}/instances", instances, methods=["GET"], operation_id="instances")
     for prefix, suffix in ((COLLECTION, ""), (INSTANCE, "OfVersion")):
-        for path, route in (
-            ("", collection),
-            ("/items", items),
-            ("/items/{item_id}", item),
-            ("/queryables", collection_queryables),
-        ):
+        for path, route in (("", collection), ("/queryables", collection_queryables)):
             routes.add_api_route(f"{prefix}{path}", route, methods=["GET"], operation_id=f"{route.__name__}{suffix}")
     return routes
 
@@ -123,8 +86,8 @@ def landing(request: Request) -> Response:
 
 def collections(request: Request, f: Json = None) -> Response:  # noqa: ARG001 - f is checked by its type
     """All collections, each as its current version has it."""
-    broken: list[str] = []
-    documents = [collection_document(request, served) for served in _all_served(request, broken)]
+    every, broken = state_of(request).catalogue.every()
+    documents = [collection_document(request, served) for served in every]
     root = root_of(request)
     return json_response(
         request,
@@ -142,8 +105,8 @@ def collection(request: Request, served: FromPath, f: Json = None) -> Response: 
     """A collection: STAC with the datacube, render and version extensions, and what EDR asks of it."""
     describe(request, served, names_version=True)
     if "version" in request.path_params:
-        return _plain(instance_document(request, served))
-    return _plain(collection_document(request, served))
+        return plain_json(instance_document(request, served))
+    return plain_json(collection_document(request, served))
 
 
 def instances(request: Request, collection_id: str, f: Json = None) -> Response:  # noqa: ARG001
@@ -276,309 +239,6 @@ _CRS84_WKT = (
 )
 
 
-# Items and search
-
-
-@dataclass(frozen=True, kw_only=True)
-class Filter:
-    """Which items are wanted."""
-
-    ids: frozenset[str] | None = None
-    box: Box | None = None
-    geometry: BaseGeometry | None = None
-    datetime: str | None = None
-    limit: int = ITEMS_ON_PAGE
-    token: str | None = None
-    """``collection:item`` of the last item on the page before."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Page:
-    """Some items, newest first within each collection."""
-
-    items: list[stac.Document]
-    matched: int
-    next: str | None
-    """Token of the next page."""
-
-
-def items(
-    request: Request,
-    served: FromPath,
-    limit: Limit = ITEMS_ON_PAGE,
-    token: Token = None,
-    bbox: Bbox = None,
-    datetime: When = None,
-    f: Json = None,  # noqa: ARG001
-) -> Response:
-    """The items of a collection, newest first: one for each span of its COG files, else one for each period."""
-    describe(request, served, names_version=True)
-    wanted = Filter(box=_box(bbox), datetime=datetime, limit=limit, token=token)
-    page = find(request, [served], wanted)
-    address = f"{_address(request, served)}/items"
-    links = [*ends(request, address, GEOJSON), link("collection", collection_url(request, served.id))]
-    if page.next is not None:
-        links.append(link("next", str(_with_token(request, page.next)), GEOJSON, method="GET"))
-    return _plain(_feature_collection(page, links), GEOJSON)
-
-
-def item(request: Request, served: FromPath, item_id: str, f: Json = None) -> Response:  # noqa: ARG001
-    """One item."""
-    describe(request, served, names_version=True)
-    found = items_of(served)
-    return _plain(item_document(request, served, found, found.number(item_id)), GEOJSON)
-
-
-def search(
-    request: Request,
-    collections: Annotated[str | None, Query(description="Ids, separated by commas.")] = None,
-    ids: Annotated[str | None, Query(description="Item ids, separated by commas.")] = None,
-    bbox: Bbox = None,
-    intersects: Annotated[str | None, Query(description="GeoJSON geometry.")] = None,
-    datetime: When = None,
-    limit: Limit = ITEMS_ON_PAGE,
-    token: Token = None,
-) -> Response:
-    """Items of all collections, newest first within each."""
-    geometry = None if intersects is None else _json_of(intersects)
-    wanted = _filter(request, _names(ids), _box(bbox), geometry, datetime, limit, token)
-    page = find(request, _chosen(request, _names(collections)), wanted)
-    links = list(ends(request, f"{root_of(request)}/search", GEOJSON))
-    if page.next is not None:
-        links.append(link("next", str(_with_token(request, page.next)), GEOJSON, method="GET"))
-    return json_response(request, _feature_collection(page, links), GEOJSON)
-
-
-class SearchBody(BaseModel):
-    """The body of a POST to /search."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    collections: list[str] | None = None
-    ids: list[str] | None = None
-    bbox: list[float] | None = None
-    intersects: dict[str, Any] | None = None
-    datetime: str | None = None
-    limit: int = Field(default=ITEMS_ON_PAGE, ge=1, le=10_000)
-    token: str | None = None
-
-
-def search_of_body(request: Request, body: Body) -> Response:
-    """The same with the parameters in a JSON body."""
-    try:
-        asked = SearchBody.model_validate(read_json(body))
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in fault["loc"]) or "the body"
-        raise QueryError(f"{where}: {fault['msg']}; a search has {', '.join(SearchBody.model_fields)}") from None
-    box = None if asked.bbox is None else read_box(",".join(map(str, asked.bbox)))
-    wanted = _filter(request, asked.ids, box, asked.intersects, asked.datetime, asked.limit, asked.token)
-    page = find(request, _chosen(request, asked.collections), wanted)
-    address = f"{root_of(request)}/search"
-    links = list(ends(request, address, GEOJSON))
-    if page.next is not None:
-        more = {**asked.model_dump(exclude_none=True), "token": page.next}
-        links.append(link("next", address, GEOJSON, method="POST", body=more, merge=False))
-    return json_response(request, _feature_collection(page, links), GEOJSON)
-
-
-def find(request: Request, served: Sequence[Served], wanted: Filter) -> Page:
-    """A page of the items that a filter lets through.
-
-    Raises:
-        QueryError: if datetime or token is malformed.
-    """
-    after = _position(served, wanted.token)
-    limit = min(wanted.limit, MOST_ITEMS)
-    found: list[stac.Document] = []
-    matched = 0
-    last: str | None = None
-    for place, one in enumerate(served):
-        source = items_of(one)
-        numbers = _matching(one, source, wanted)
-        matched += len(numbers)
-        if after is not None and place < after[0]:
-            continue
-        for number in reversed(numbers):
-            if after is not None and place == after[0] and number >= after[1]:
-                continue
-            if len(found) == limit:
-                return Page(items=found, matched=matched + _rest(served, place, wanted), next=last)
-            found.append(item_document(request, one, source, number))
-            last = f"{one.id}:{source[number].id}"
-    return Page(items=found, matched=matched, next=None)
-
-
-def items_of(served: Served) -> stac.Items:
-    """The items of a version, kept while it is in use."""
-    return _ITEMS.get(served.dataset.version.id, lambda: stac.Items(served.dataset.version))
-
-
-def item_document(request: Request, served: Served, source: stac.Items, number: int) -> stac.Document:
-    """An item with the addresses of this service."""
-    address = _address(request, served)
-    span = source[number]
-    links = [
-        *ends(request, f"{address}/items/{span.id}", GEOJSON),
-        link("parent", address),
-        link("collection", address),
-    ]
-    if span.first == span.last:
-        period = served.dataset.time.ids[span.first]
-        tiles = f"{address}/tiles/WebMercatorQuad/{{z}}/{{x}}/{{y}}.png?datetime={period}"
-        links.append(link("xyz", tiles, "image/png", title=f"tiles of {period}"))
-    return source.document(number, links=links, href=lambda key: downloads.asset_url(request, served, key))
-
-
-def _matching(served: Served, source: stac.Items, wanted: Filter) -> Sequence[int]:
-    """Numbers of the items of a collection that match, in the order of time."""
-    grid = served.dataset.product.grid
-    if wanted.box is not None and not _overlaps(wanted.box, stac.bbox(grid)):
-        return ()
-    if wanted.geometry is not None and not shapely.intersects(wanted.geometry, shape(stac.footprint(grid))):
-        return ()
-    numbers = range(len(source))
-    if wanted.datetime is not None:
-        try:
-            numbers = source.touching(served.dataset.time.select(wanted.datetime))
-        except TimeOutsideAxis:
-            return ()
-    if wanted.ids is None:
-        return numbers
-    chosen = []
-    for name in wanted.ids:
-        try:
-            number = source.number(name)
-        except NotFound:
-            continue
-        if number in numbers:
-            chosen.append(number)
-    return sorted(chosen)
-
-
-def _rest(served: Sequence[Served], place: int, wanted: Filter) -> int:
-    return sum(len(_matching(one, items_of(one), wanted)) for one in served[place + 1 :])
-
-
-def _position(served: Sequence[Served], token: str | None) -> tuple[int, int] | None:
-    """Place of the collection and number of the item that a token names."""
-    if token is None:
-        return None
-    name, _, item_id = token.partition(":")
-    for place, one in enumerate(served):
-        if one.id == name:
-            try:
-                return place, items_of(one).number(item_id)
-            except NotFound:
-                break
-    raise QueryError(f"token={token[:80]!r} is not one that a next link gave for this search")
-
-
-def _overlaps(box: Box, other: Sequence[float]) -> bool:
-    west, south, east, north = other
-    if east < west:
-        east += TURN
-    if south > box[3] or north < box[1]:
-        return False
-    return any(west + turn <= box[2] and box[0] <= east + turn for turn in (-TURN, 0.0, TURN))
-
-
-def _filter(
-    request: Request,
-    ids: Sequence[str] | None,
-    box: Box | None,
-    intersects: Any,
-    datetime: str | None,
-    limit: int,
-    token: str | None,
-) -> Filter:
-    if box is not None and intersects is not None:
-        raise QueryError("bbox and intersects exclude each other; give one of them")
-    geometry = None
-    if intersects is not None:
-        geometry = _geometry(intersects, state_of(request).settings.max_vertices)
-    return Filter(
-        ids=None if ids is None else frozenset(ids),
-        box=box,
-        geometry=geometry,
-        datetime=datetime,
-        limit=limit,
-        token=token,
-    )
-
-
-def _geometry(document: Any, most: int) -> BaseGeometry:
-    try:
-        geometry = shape(document)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, shapely.errors.ShapelyError):
-        raise QueryError("intersects is not a GeoJSON geometry") from None
-    if shapely.get_num_coordinates(geometry) > most:
-        raise RequestTooLarge(f"intersects has more than {most} vertices; simplify it")
-    if geometry.is_empty or not geometry.is_valid:
-        raise QueryError("intersects is not a valid geometry")
-    found: BaseGeometry = geometry
-    return found
-
-
-def _chosen(request: Request, names: Sequence[str] | None) -> list[Served]:
-    """The collections to search, in the order of their ids; those that do not exist have no items."""
-    if names is None:
-        return list(_all_served(request, []))
-    catalogue = state_of(request).catalogue
-    found = []
-    for name in sorted(set(names)):
-        try:
-            found.append(catalogue.dataset(name))
-        except CollectionNotFound:
-            continue
-    return found
-
-
-def _all_served(request: Request, broken: list[str]) -> Iterator[Served]:
-    catalogue = state_of(request).catalogue
-    for name in catalogue.ids():
-        try:
-            yield catalogue.dataset(name)
-        except CenoteError as error:
-            # one damaged collection must not take the others off the list
-            logger.warning("collection %s is left out of the list: %s", name, error)
-            broken.append(name)
-
-
-def _address(request: Request, served: Served) -> str:
-    version = request.path_params.get("version")
-    return collection_url(request, served.id, version)
-
-
-def _with_token(request: Request, token: str) -> Any:
-    return request.url.include_query_params(token=token)
-
-
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _box(text: str | None) -> Box | None:
-    return None if text is None else read_box(text)
-
-
-def _json_of(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise QueryError("intersects is not a GeoJSON geometry") from None
-
-
-def _feature_collection(page: Page, links: Sequence[stac.Link]) -> stac.Document:
-    return {
-        "type": "FeatureCollection",
-        "features": page.items,
-        "links": list(links),
-        "numberMatched": page.matched,
-        "numberReturned": len(page.items),
-    }
-
-
 # Queryables
 
 
@@ -592,7 +252,7 @@ def queryables(request: Request) -> Response:
 def collection_queryables(request: Request, served: FromPath) -> Response:
     """What a query on the items of a collection can ask for, as a JSON schema."""
     describe(request, served, names_version=True)
-    return _plain(_schema(f"{_address(request, served)}/queryables", served.dataset.product.title), SCHEMA)
+    return plain_json(_schema(f"{address_of(request, served)}/queryables", served.dataset.product.title), SCHEMA)
 
 
 def _schema(address: str, title: str) -> stac.Document:
@@ -608,7 +268,3 @@ def _schema(address: str, title: str) -> stac.Document:
         },
         "additionalProperties": False,
     }
-
-
-def _plain(document: stac.Document, media_type: str = "application/json") -> Response:
-    return Response(to_json(document), media_type=media_type)

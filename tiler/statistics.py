@@ -1,19 +1,23 @@
 """Statistics weighted by area on the sphere: of a whole map, or of the part of it that a polygon covers."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 from shapely.geometry import MultiPolygon
 
-from services.core.errors import PositionOutside, RequestTooLarge
+from services.core.errors import PositionOutside, QueryError, RequestTooLarge
 from services.core.grid import Grid
+from services.core.quantity import Quantity
 from services.core.settings import Settings
 from tiler.cells import Cells, cells_touching
-from tiler.polygons import EARTH_RADIUS_KM, boxes_of, covered_fraction
+from tiler.geometry import area_of_geojson
+from tiler.numbers import decoded_numbers
+from tiler.options import StatisticsParams
+from tiler.polygons import EARTH_RADIUS_KM, boxes_of, covered_fraction, mean_of
 from tiler.request import Requested
 
 MOST_CELLS = 4_000_000
@@ -55,14 +59,14 @@ def inside(chosen: Requested, area: MultiPolygon, settings: Settings) -> Sample:
     return _sample(chosen, area, settings, None)
 
 
-def describe_sample(
-    sample: Sample, percentiles: Sequence[float], bins: int, limits: tuple[float, float] | None
-) -> dict[str, Any]:
+def describe_sample(sample: Sample, quantity: Quantity, options: StatisticsParams) -> dict[str, Any]:
     """Titiler's statistics of a band, its mean, standard deviation, median and percentiles weighted by area.
 
-    ``count`` and ``sum`` count a cell by the share of it that is inside, as in titiler; ``area_km2`` is the ground with
-    data and ``valid_percent`` its share of all the ground asked for.
+    Statistics that are values themselves (``min``, ``median``, percentiles ...) have the places that values are told
+    with. ``count`` and ``sum`` count a cell by the share of it that is inside, as in titiler; ``area_km2`` is the
+    ground with data and ``valid_percent`` its share of all the ground asked for.
     """
+    percentiles, bins = options.percentiles, options.histogram_bins
     present = ~np.isnan(sample.values) & (sample.area > 0)
     values, area, cover = sample.values[present], sample.area[present], sample.cover[present]
     asked = int(np.count_nonzero(sample.cover))
@@ -84,31 +88,63 @@ def describe_sample(
         "area_km2": float(area.sum()),
         "level": sample.level,
         **{f"percentile_{percentile:g}": None for percentile in percentiles},
+        "description": quantity.name,
+        "units": quantity.units,
     }
     if not values.size:
         return out
     keys, counts = np.unique(values, return_counts=True)
-    mean = float(np.average(values, weights=area))
-    heights, edges = np.histogram(values, bins=bins, range=limits)
+    mean = mean_of(values, area)
+    heights, edges = np.histogram(values, bins=bins, range=options.limits)
     shares = [0.5, *(percentile / 100 for percentile in percentiles)]
-    found = np.quantile(values, shares, weights=area, method="inverted_cdf").tolist()
+    quantiles = np.quantile(values, shares, weights=area, method="inverted_cdf")
+    names = ["median", *(f"percentile_{percentile:g}" for percentile in percentiles)]
+    extremes = [values.min(), values.max(), keys[counts.argmax()], keys[counts.argmin()]]
+    chosen = zip(
+        ["min", "max", "majority", "minority", *names],
+        decoded_numbers(quantity, np.array([*extremes, *quantiles])),
+        strict=True,
+    )
     out |= {
-        "min": float(values.min()),
-        "max": float(values.max()),
+        **dict(chosen),
         "mean": mean,
         "sum": float((values * cover).sum()),
-        "std": math.sqrt(float(np.average((values - mean) ** 2, weights=area))),
-        "median": float(found[0]),
-        "majority": float(keys[counts.argmax()]),
-        "minority": float(keys[counts.argmin()]),
+        "std": math.sqrt(mean_of((values - mean) ** 2, area)),
         "unique": float(keys.size),
         "histogram": [heights.tolist(), edges.tolist()],
         "valid_percent": round(100 * float(area.sum()) / sample.asked_km2, 2),
-        **{
-            f"percentile_{percentile:g}": float(value) for percentile, value in zip(percentiles, found[1:], strict=True)
-        },
     }
     return out
+
+
+def features_of(document: dict[str, Any], most: int) -> list[tuple[dict[str, Any], MultiPolygon]]:
+    """The features of a GeoJSON document, each with properties of its own, and their areas.
+
+    Args:
+        document: a FeatureCollection, a Feature, or a geometry.
+        most: vertices that all areas may have between them.
+
+    Raises:
+        QueryError: if it holds none, or what is not an area.
+        RequestTooLarge: if they have more vertices.
+    """
+    match document:
+        case {"type": "FeatureCollection", "features": [*features]} if features and all(
+            isinstance(feature, dict) for feature in features
+        ):
+            pass
+        case {"type": "FeatureCollection"}:
+            raise QueryError("the FeatureCollection has no features")
+        case {"type": "Feature"}:
+            features = [document]
+        case _:
+            features = [{"type": "Feature", "geometry": document, "properties": {}}]
+    found = []
+    for feature in features:
+        area = area_of_geojson(feature, most=most)
+        most -= int(shapely.get_num_coordinates(area))
+        found.append((dict(feature), area))
+    return found
 
 
 def _sample(chosen: Requested, area: MultiPolygon | None, settings: Settings, max_size: int | None) -> Sample:

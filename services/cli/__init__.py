@@ -4,12 +4,16 @@ Results go to stdout, messages and progress to stderr; exit 0 is done, 1 refused
 """
 
 import logging
+import os
 import sys
 
 import typer
 
 from services.cli import learn, life, make, service
-from services.core.errors import CenoteError
+from services.core.errors import CenoteError, SettingsError
+
+DEBUG = "CENOTE_DEBUG"
+"""Set to anything, it lets an error that nobody foresaw show its traceback."""
 
 app = typer.Typer(
     name="cenote",
@@ -41,13 +45,28 @@ def main() -> None:
     try:
         app()
     except CenoteError as error:
-        # one sentence, whatever a library put into its own message
-        text = " ".join(str(error).split())
-        sys.stderr.write(f"cenote: {text}\n")
-        sys.exit(1)
+        _say(str(error))
+        sys.exit(2 if isinstance(error, SettingsError) else 1)
     except KeyboardInterrupt:
-        sys.stderr.write("cenote: stopped; the same command goes on from what is recorded\n")
+        _say("stopped; the same command goes on from what is recorded")
         sys.exit(130)
+    except BrokenPipeError:
+        # whoever read the results, such as head, has had enough of them
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            raise
+        _say(
+            f"a defect of cenote or of its surroundings: {type(error).__name__}: {error} "
+            f"({DEBUG}=1 shows where it happened)"
+        )
+        sys.exit(1)
+
+
+def _say(text: str) -> None:
+    # one sentence, whatever a library put into its own message
+    sys.stderr.write(f"cenote: {' '.join(text.split())}\n")
 
 
 __all__ = ["app", "main"]

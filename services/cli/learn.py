@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from services import products
-from services.cli.session import JsonOption, StoreOption, note, open_session
+from services.cli.session import DryRunOption, JsonOption, StoreOption, note, open_session, say
 from services.core.catalog import current_version
 from services.core.dataset import Dataset
 from services.core.errors import Refused
@@ -31,12 +31,20 @@ def train(
         typer.Option(metavar="DIR", help="Where weights and the run record go.  [default: .cenote/models/PRODUCT]"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train a product's model; needs the train extra (torch)."""
     work = _function(product, "train")
+    source = inputs if inputs is not None else Path(".cenote/inputs") / product
     target = out if out is not None else Path(".cenote/models") / product
-    work(inputs if inputs is not None else Path(".cenote/inputs") / product, target, seed, note)
-    note(f"{product}: trained into {target}; `cenote export {product}` makes the ONNX file")
+    result = {"product": product, "inputs": str(source), "out": str(target), "seed": seed, "dry_run": dry_run}
+    if dry_run:
+        lines = [f"{product}: would train on {source} with seed {seed} into {target}", "nothing was written"]
+        say(result, lines, as_json=as_json)
+        return
+    work(source, target, seed, note)
+    say(result, [f"{product}: trained into {target}; `cenote export {product}` makes the ONNX file"], as_json=as_json)
 
 
 def export(
@@ -47,13 +55,20 @@ def export(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where model.onnx and card.json go.  [default: what train wrote]")
     ] = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Export a trained model to ONNX with its card; needs the train extra."""
     work = _function(product, "export")
     source = trained if trained is not None else Path(".cenote/models") / product
     target = out if out is not None else source
+    result = {"product": product, "from": str(source), "out": str(target), "dry_run": dry_run}
+    if dry_run:
+        lines = [f"{product}: would export {source} to {target / 'model.onnx'} and its card", "nothing was written"]
+        say(result, lines, as_json=as_json)
+        return
     work(source, target, note)
-    note(f"{product}: {target / 'model.onnx'} and its card")
+    say(result, [f"{product}: {target / 'model.onnx'} and its card"], as_json=as_json)
 
 
 def validate(

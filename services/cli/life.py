@@ -1,7 +1,9 @@
 """Commands for the life of versions: versions, rollback, pin, verify, compact, gc."""
 
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -39,9 +41,12 @@ def versions(
     """List the versions of a collection, newest first, or the collections."""
     session = open_session(context, store, as_json=as_json)
     if collection is None:
-        listed = [{"collection": name, **_current(session.store, name)} for name in collection_ids(session.store)]
+        names = list(collection_ids(session.store))
+        listed = [{"collection": name, **found} for name, found in _each(names, partial(_current, session.store))]
         lines = [f"{one['collection']}  {one['current']}  seq {one['seq']}  {one['flipped_at']}" for one in listed]
-        session.say(listed, lines or ["no collection is published here yet"])
+        session.say(listed, lines if names else ["no collection is published here yet"])
+        if len(listed) < len(names):
+            sys.exit(1)
         return
     found = read_pointer(session.store, collection)
     if found is None:
@@ -179,8 +184,10 @@ def collect(
 ) -> None:
     """Mark segments that no kept version lists, and delete those marked more than a day ago."""
     session = open_session(context, store, as_json=as_json)
-    names = [collection] if collection is not None else list(collection_ids(session.store))
-    done = [collecting.collect(session.store, name, dry_run=dry_run) for name in names]
+    names = [collection] if collection is not None else collecting.collectable(session.store)
+    done = [one for _, one in _each(names, partial(collecting.collect, session.store, dry_run=dry_run))]
+    for sentence in (sentence for one in done for sentence in one.damaged):
+        note(sentence)
     would = "would be " if dry_run else ""
     session.say(
         [asdict(one) for one in done],
@@ -190,8 +197,20 @@ def collect(
             f"{len(one.forgotten)} versions {would}forgotten"
             for one in done
         ]
-        or ["no collection is published here yet"],
+        if names
+        else ["no collection is published here yet"],
     )
+    if len(done) < len(names) or any(one.is_blocked for one in done):
+        sys.exit(1)
+
+
+def _each[Answer](names: list[str], ask: Callable[[str], Answer]) -> Iterator[tuple[str, Answer]]:
+    """Ask about each collection; one that is damaged is a message, and the others are not held up."""
+    for name in names:
+        try:
+            yield name, ask(name)
+        except Damaged as error:
+            note(str(error))
 
 
 def _current(store: Store, name: str) -> dict[str, Any]:

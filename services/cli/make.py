@@ -11,9 +11,10 @@ from services import products
 from services.cli.progress import bytes_read, progress
 from services.cli.session import DryRunOption, JsonOption, Session, StoreOption, note, open_session
 from services.core.catalog import Version, current_version, read_pointer
-from services.core.errors import Refused, SettingsError
+from services.core.errors import DeclarationError, NothingToDo, Refused, SettingsError
 from services.core.grid import Window
 from services.core.product import check_id
+from services.pipeline import models
 from services.pipeline import plan as planning
 from services.pipeline import publish as publishing
 from services.pipeline.code import this_code
@@ -57,6 +58,7 @@ def sample(
         ".cenote/inputs"
     ),
     workers: WorkersOption = None,
+    dry_run: DryRunOption = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -69,6 +71,9 @@ def sample(
         if not callable(getattr(package, "write_sample", None)):
             continue
         directory = inputs / name
+        if dry_run:
+            results.append({"collection": name, "dry_run": True, "inputs": str(directory), "size": size})
+            continue
         note(f"{name}: input files in {directory}")
         package.write_sample(directory, size, note)
         recipe: Recipe = package.open_recipe(directory)
@@ -82,6 +87,13 @@ def sample(
             results.append({"collection": name, "version": current.id, "changed": False})
             continue
         results.append(_make(session, recipe, current, keep=False, workers=workers))
+    if dry_run:
+        lines = [
+            f"{one['collection']}: would write {size} input files into {one['inputs']}, render and publish"
+            for one in results
+        ]
+        session.say(results, [*lines, "nothing was written"])
+        return
     session.say(results, [f"{one['collection']}: version {one['version']}" for one in results])
 
 
@@ -115,7 +127,7 @@ def ingest(
     """Publish any raster time series (NetCDF, GeoTIFF, Zarr, GRIB) as a collection."""
     from services.sources.ingest import inspect  # noqa: PLC0415 - dask and the file formats are loaded by the commands that need them
 
-    check_id(collection)
+    _check_id(collection)
     session = open_session(context, store, as_json=as_json)
     options = IngestOptions(
         variable=variable, units=units, time=time, title=title, quantum=quantum, description=description
@@ -138,6 +150,8 @@ def ingest(
                 + (f" and {len(both) - 1} more of these periods" if len(both) > 1 else "")
                 + "; give only later files, or leave --append out to publish these files as a new version"
             )
+    if current is not None and not append:
+        _say_what_vanishes(current, recipe)
     result = _make(
         session, recipe, current, keep=append, workers=workers, scheduler=scheduler, fresh=fresh, dry_run=dry_run
     )
@@ -158,7 +172,11 @@ def plan(
     session = open_session(context, store, as_json=as_json)
     recipe = _recipe(product, inputs, bbox, name)
     current = _current(session, recipe.product.id)
-    made = _plan(recipe, current, periods=periods, keep=True)
+    try:
+        made = _plan(recipe, current, periods=periods, keep=True)
+    except NothingToDo as fact:
+        session.say({"segment": None, "lines": [str(fact)], "tasks": 0}, [str(fact)])
+        return
     session.say(
         {"segment": made.segment, "lines": made.lines(), "tasks": sum(1 for _ in made.all_tasks())}, made.lines()
     )
@@ -173,7 +191,14 @@ def render(
     name: NameOption = None,
     scheduler: SchedulerOption = None,
     workers: WorkersOption = None,
-    publish: Annotated[bool, typer.Option("--publish/--no-publish", help="Whether to make the result current.")] = True,
+    publish: Annotated[
+        bool,
+        typer.Option(
+            "--publish/--no-publish",
+            help="Whether to make the result current; if not, it is served under /instances/VERSION only, and "
+            "`cenote rollback` makes it current.",
+        ),
+    ] = True,
     fresh: FreshOption = False,
     dry_run: DryRunOption = False,
     store: StoreOption = None,
@@ -182,18 +207,25 @@ def render(
     """Compute the periods that the current version lacks, and publish them; resumes what an earlier run left."""
     session = open_session(context, store, as_json=as_json)
     recipe = _recipe(product, inputs, bbox, name)
-    result = _make(
-        session,
-        recipe,
-        _current(session, recipe.product.id),
-        keep=True,
-        periods=periods,
-        workers=workers,
-        scheduler=scheduler,
-        fresh=fresh,
-        dry_run=dry_run,
-        publish=publish,
-    )
+    current = _current(session, recipe.product.id)
+    try:
+        result = _make(
+            session,
+            recipe,
+            current,
+            keep=True,
+            periods=periods,
+            workers=workers,
+            scheduler=scheduler,
+            fresh=fresh,
+            dry_run=dry_run,
+            publish=publish,
+        )
+    except NothingToDo as fact:
+        # a job that runs every day ends well on the days without new input
+        version = None if current is None else current.id
+        session.say({"collection": recipe.product.id, "version": version, "changed": False}, [str(fact)])
+        return
     session.say(result, _lines(result))
 
 
@@ -261,7 +293,7 @@ def run_and_publish(
     from services.pipeline import run as running  # noqa: PLC0415 - dask and the file formats are loaded by the commands that need them
 
     directories: Mapping[str, Path] = {} if recipe is None else recipe.model_directories()
-    publishing.store_models(session.store, made.models, directories)
+    scores = models.keep(session.store, made.models, directories)
     tasks = sum(1 for _ in made.all_tasks())
     count = min(workers if workers is not None else len(os.sched_getaffinity(0)), tasks)
     with progress() as shown:
@@ -269,7 +301,7 @@ def run_and_publish(
             shown.note(line)
         with running.cluster(count, scheduler) as client:
             outcome = running.run(session.store, made, recipe, client, shown)
-    version = publishing.compose(made, outcome, current)
+    version = publishing.compose(made, outcome, current, scores=scores)
     result: dict[str, Any] = {
         "collection": made.product.id,
         "segment": outcome.segment,
@@ -282,6 +314,25 @@ def run_and_publish(
         return {**result, "version": version.id, "changed": False}
     published = publishing.publish(session.store, version)
     return {**result, "version": published.version, "seq": published.seq, "changed": published.changed}
+
+
+def _check_id(name: str) -> None:
+    try:
+        check_id(name)
+    except DeclarationError as error:
+        raise SettingsError(str(error)) from None
+
+
+def _say_what_vanishes(current: Version, recipe: Recipe) -> None:
+    """A new version is what its files hold, and no more."""
+    gone = sorted(set(current.time.starts) - set(recipe.periods().starts))
+    if gone:
+        lost = current.time.take([current.time.starts.index(start) for start in gone])
+        more = f" and {len(gone) - 1} more periods" if len(gone) > 1 else ""
+        note(
+            f"{current.product.id}: these files hold no {lost.ids[0]}{more} that version {current.id} has; the new "
+            "version goes without them (--append would keep them, `cenote rollback` brings them back)"
+        )
 
 
 def _current(session: Session, product: str) -> Version | None:

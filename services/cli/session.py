@@ -27,9 +27,8 @@ class Session:
     as_json: bool
 
     def say(self, document: Any, lines: list[str]) -> None:
-        """Print a result: the document as JSON if that was asked for, else the lines."""
-        text = json.dumps(document, indent=2, ensure_ascii=False) if self.as_json else "\n".join(lines)
-        sys.stdout.write(text + "\n")
+        """Print a result."""
+        say(document, lines, as_json=self.as_json)
 
 
 def open_session(context: typer.Context, store: str | None, *, as_json: bool = False) -> Session:
@@ -41,6 +40,12 @@ def open_session(context: typer.Context, store: str | None, *, as_json: bool = F
         store=Store.open(settings.store, StoreSettings.from_environment()),
         as_json=as_json,
     )
+
+
+def say(document: Any, lines: list[str], *, as_json: bool) -> None:
+    """Print a result: the document as JSON if that was asked for, else the lines."""
+    text = json.dumps(document, indent=2, ensure_ascii=False) if as_json else "\n".join(lines)
+    sys.stdout.write(text + "\n")
 
 
 def note(text: str) -> None:

@@ -11,8 +11,11 @@ from typing import Any
 from services.core import layout
 from services.core.errors import CollectionNotFound, Damaged, DeclarationError, ObjectMissing, VersionNotFound
 from services.core.product import Product, is_collection_id
+from services.core.quantity import Quantity
 from services.core.segment import SegmentCog
+from services.core.spread import Spread
 from services.core.store import Store
+from services.core.style import Style
 from services.core.time_axis import TimeAxis
 
 KEPT_WRITE_IDS = 8
@@ -128,10 +131,10 @@ class Version:
     """Inputs, models, code and conclusions of each segment; JSON data."""
 
     scores: dict[str, Any] = field(default_factory=dict)
-    """Validation scores; JSON data."""
+    """Digest of a model's card -> the model's name and its scores on what it was not trained with; JSON data."""
 
-    statistics: dict[str, Any] = field(default_factory=dict)
-    """Quantity -> minimum, maximum, and 2nd and 98th percentile of the values, for ranges and legends."""
+    spreads: dict[str, Spread] = field(default_factory=dict)
+    """Quantity -> how the values of this version and of those it was made from are spread, for ranges and legends."""
 
     def __post_init__(self) -> None:
         for layout_name, runs in (("maps", self.maps), ("series", self.series)):
@@ -166,9 +169,22 @@ class Version:
                 "parent": self.parent,
                 "provenance": self.provenance,
                 "scores": self.scores,
-                "statistics": self.statistics,
+                "spreads": {name: spread.to_json() for name, spread in self.spreads.items()},
             }
         )
+
+    def style(self, quantity: Quantity) -> Style:
+        """How a quantity is drawn where a request does not say: as declared, else over the bulk of its values."""
+        if quantity.style is not None:
+            return quantity.style
+        spread = self.spreads.get(quantity.name)
+        for low, high in ((2.0, 98.0), (0.0, 100.0)):
+            minimum, maximum = (None, None) if spread is None else (spread.at(low), spread.at(high))
+            if minimum is not None and maximum is not None and minimum < maximum:
+                return Style(minimum=minimum, maximum=maximum)
+        # all values are one value, or missing
+        middle = (None if spread is None else spread.at(50.0)) or 0.0
+        return Style(minimum=middle - 0.5, maximum=middle + 0.5)
 
     @cached_property
     def sha256(self) -> str:
@@ -210,7 +226,7 @@ class Version:
                 parent=document["parent"],
                 provenance=document["provenance"],
                 scores=document["scores"],
-                statistics=document["statistics"],
+                spreads={name: Spread.from_json(entry) for name, entry in document["spreads"].items()},
             )
         except (ValueError, KeyError, TypeError, DeclarationError) as error:
             raise Damaged(key, f"it is not a version ({error})") from None
@@ -282,11 +298,31 @@ def current_version(store: Store, product: str) -> tuple[Pointer, Version]:
 
 
 def collection_ids(store: Store) -> Iterator[str]:
-    """Ids of the collections that have a pointer, from one delimited listing and one small read each."""
-    for name in sorted(store.children("")):
-        # a bucket may hold other people's objects too, under names that are no keys of ours
-        if is_collection_id(name) and read_pointer(store, name) is not None:
+    """Ids of the collections that have a pointer, from one delimited listing and one small read each.
+
+    A collection whose pointer is damaged is among them: whoever opens it is told, and the others are not held up.
+    """
+    for name in folder_ids(store):
+        try:
+            is_published = read_pointer(store, name) is not None
+        except Damaged:
+            is_published = True
+        if is_published:
             yield name
+
+
+def folder_ids(store: Store) -> list[str]:
+    """Ids under which something is stored, published or not; one delimited listing."""
+    # a bucket may hold other people's objects too, under names that are no keys of ours
+    return [name for name in sorted(store.children("")) if is_collection_id(name)]
+
+
+def version_ids(store: Store, product: str) -> list[str]:
+    """Ids of a collection's stored versions, the last written first; one listing."""
+    prefix = layout.versions_prefix(product)
+    entries = sorted(store.list(prefix), key=lambda entry: entry.last_modified, reverse=True)
+    names = [entry.key.removeprefix(prefix).removesuffix(".json") for entry in entries]
+    return [name for name in names if _VERSION.fullmatch(name)]
 
 
 def read_marks(store: Store, product: str) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """An opened version: any map window at any level and any series, read from the segment that answers for the period."""
 
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,11 +8,21 @@ from numpy.typing import NDArray
 
 from services.core import layout
 from services.core.catalog import Version, segment_of
-from services.core.errors import Damaged
 from services.core.grid import Window
 from services.core.quantity import Quantity
-from services.core.segment import ChunkCache, Segment, StoredArray
+from services.core.segment import ChunkCache, Segment, SegmentCache, SegmentKey, StoredArray
 from services.core.store import Store
+
+
+class Opened:
+    """A ``SegmentCache`` that keeps every segment."""
+
+    def __init__(self) -> None:
+        self._held: dict[SegmentKey, Segment] = {}
+
+    def get(self, key: SegmentKey, load: Callable[[], Segment]) -> Segment:
+        """The segment under a key; of two threads that open it at the same time, both get the first one's."""
+        return self._held.get(key) or self._held.setdefault(key, load())
 
 
 class Dataset:
@@ -23,29 +32,26 @@ class Dataset:
         store: where it lies.
         version: which version.
         cache: where decoded chunks may be kept; its keys hold the segment, so any number of versions may share it.
+        segments: where opened segments may be kept, shared likewise; its own if not given. Whoever shares it opens
+            all segments with the same store and ``cache``.
     """
 
-    def __init__(self, store: Store, version: Version, cache: ChunkCache | None = None) -> None:
+    def __init__(
+        self, store: Store, version: Version, cache: ChunkCache | None = None, segments: SegmentCache | None = None
+    ) -> None:
         self.store = store
         self.version = version
         self.product = version.product
         self.time = version.time
         self._cache = cache
-        self._lock = threading.Lock()
-        self._segments: dict[str, Segment] = {}
+        self._segments = Opened() if segments is None else segments
         self._maps = segment_of(version.maps)
         self._series = segment_of(version.series) if self.product.series_block is not None else self._maps
-        self._local: dict[tuple[str, str], dict[int, int]] = {}
 
     def segment(self, name: str) -> Segment:
         """A segment of the version by id."""
-        with self._lock:
-            found = self._segments.get(name)
-        if found is None:
-            found = Segment(self.store, self.product.id, name, self.version.segments[name], self._cache)
-            with self._lock:
-                found = self._segments.setdefault(name, found)
-        return found
+        key = (self.product.id, name, self.version.segments[name])
+        return self._segments.get(key, lambda: Segment(self.store, *key, self._cache))
 
     def read_map(self, quantity: Quantity, position: int, level: int, window: Window) -> NDArray[Any]:
         """Stored values ``(y, x)`` of a window of one period's map.
@@ -83,16 +89,17 @@ class Dataset:
             start = self.time.starts[position]
             groups.setdefault(self._series[start], []).append((order, start))
         for name, members in groups.items():
-            local = self._positions(name, "maps" if in_maps else "series")
-            values = self.segment(name).array(path).read([local[start] for _, start in members], window)
+            segment = self.segment(name)
+            places = segment.places("maps" if in_maps else "series")
+            values = segment.array(path).read([places[start] for _, start in members], window)
             out[[order for order, _ in members]] = values
         return out
 
     def map_array(self, path: str, position: int) -> tuple[StoredArray, int]:
         """The maps array that answers for a period, and the period's place in it."""
         start = self.time.starts[position]
-        name = self._maps[start]
-        return self.segment(name).array(path), self._positions(name, "maps")[start]
+        segment = self.segment(self._maps[start])
+        return segment.array(path), segment.places("maps")[start]
 
     def map_segment(self, position: int) -> str:
         """Id of the segment whose maps answer for a period; with the parameters it names a tile's content."""
@@ -101,13 +108,3 @@ class Dataset:
     def series_segments(self, positions: Sequence[int] | range) -> tuple[str, ...]:
         """Ids of the segments that answer for these periods' series, sorted."""
         return tuple(sorted({self._series[self.time.starts[position]] for position in positions}))
-
-    def _positions(self, name: str, which: str) -> dict[int, int]:
-        key = (name, which)
-        if key not in self._local:
-            segment = self.segment(name)
-            axis = segment.maps_axis if which == "maps" else segment.series_axis
-            if axis is None:
-                raise Damaged(f"{segment.prefix}objects.json", f"it has no {which}")
-            self._local[key] = {start: place for place, start in enumerate(axis.starts)}
-        return self._local[key]

@@ -34,6 +34,10 @@ class Refused(CenoteError):
     """The caller asked for something that cannot be done and can put it right."""
 
 
+class NothingToDo(Refused):
+    """What was asked for is there already; a command that is run again and again ends well with it."""
+
+
 class DeclarationError(Refused, ValueError):
     """A grid, time axis, quantity, style or product that contradicts itself."""
 

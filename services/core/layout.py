@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from typing import Any
 
 from services.core.grid import Grid, inner_chunk
@@ -15,6 +16,8 @@ VERSION_FORMAT = "cenote-version/1"
 
 ID_LENGTH = 20
 """Hex digits of a digest that make an id: 80 bits, so that two of a billion ids meet with odds of 1 in a million."""
+
+_SEGMENT_ID = re.compile(rf"[0-9a-f]{{{ID_LENGTH}}}-[0-9]+")
 
 
 def pointer_key(product: str) -> str:
@@ -52,6 +55,11 @@ def marks_key(product: str) -> str:
     return f"{product}/gc.json"
 
 
+def is_segment_id(name: str) -> bool:
+    """Whether a name is the digest of a plan and an attempt: nothing else below a collection's segments is ours."""
+    return _SEGMENT_ID.fullmatch(name) is not None
+
+
 def objects_key(product: str, segment: str) -> str:
     """The object that seals a segment."""
     return f"{segment_prefix(product, segment)}objects.json"
@@ -78,7 +86,7 @@ def ledger_path(task: str) -> str:
 
 
 def model_key(name: str, sha256: str) -> str:
-    """A model that values were computed with; its version is its digest."""
+    """A model that values were computed with; its version is the sha256 of its card, which names the model's own."""
     return f"{MODELS_PREFIX}/{name}/{sha256[:ID_LENGTH]}/model.onnx"
 
 

@@ -6,7 +6,7 @@ import threading
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +18,31 @@ from services.core.shards import ABSENT, Shape3, decode_chunk, decode_index, ind
 from services.core.store import Store
 from services.core.time_axis import TimeAxis
 
+type Layout = Literal["maps", "series"]
+
 type ChunkKey = tuple[str, int, int, int]
 """Array prefix and chunk position (time, y, x)."""
+
+
+type SegmentKey = tuple[str, str, str]
+"""Collection id, segment id and the sha256 of its objects.json."""
 
 
 class ChunkCache(Protocol):
     """Where decoded chunks may be kept between requests."""
 
-    def get(self, key: ChunkKey, load: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-        """The chunk under a key, loaded once however many ask for it at the same time."""
+    def get_all(
+        self, keys: Sequence[ChunkKey], load: Callable[[Sequence[ChunkKey]], Sequence[NDArray[Any]]]
+    ) -> list[NDArray[Any]]:
+        """The chunks under some keys; ``load`` is given those that are missing, all in one call."""
+        ...
+
+
+class SegmentCache(Protocol):
+    """Where opened segments may be kept, for all versions that list them."""
+
+    def get(self, key: SegmentKey, load: Callable[[], "Segment"]) -> "Segment":
+        """The segment under a key, opened by ``load`` where it is missing."""
         ...
 
 
@@ -128,15 +144,13 @@ class StoredArray:
 
     def chunks(self, positions: Sequence[tuple[int, int, int]]) -> list[NDArray[Any]]:
         """The chunks at these positions, each the full chunk shape; what is beyond the array is missing."""
-        cache = self.cache
-        if cache is not None:
-            return [
-                cache.get((self.prefix, *position), lambda position=position: self._load([position])[0])  # type: ignore[misc]
-                for position in positions
-            ]
-        return self._load(positions)
+        if self.cache is None:
+            return self._load(positions)
+        keys = [(self.prefix, *position) for position in positions]
+        return self.cache.get_all(keys, lambda missing: self._load([(t, y, x) for _, t, y, x in missing]))
 
     def _load(self, positions: Sequence[tuple[int, int, int]]) -> list[NDArray[Any]]:
+        """The chunks from the store: one request for each shard, which the store may split where they lie far apart."""
         loaded: dict[int, NDArray[Any]] = {}
         by_shard: dict[int, list[tuple[int, int]]] = {}
         for order, position in enumerate(positions):
@@ -268,6 +282,7 @@ class Segment:
         self._metadata: dict[str, dict[str, Any]] = document["arrays"]
         self._indexes: dict[str, str] = document["shard_indexes"]
         self._arrays: dict[str, StoredArray] = {}
+        self._places: dict[Layout, dict[int, int]] = {}
         self._lock = threading.Lock()
         self._cache = cache
 
@@ -279,6 +294,19 @@ class Segment:
     def has(self, path: str) -> bool:
         """Whether it holds an array."""
         return path in self._metadata
+
+    def places(self, of: Layout) -> dict[int, int]:
+        """Place of each period in the arrays of one layout, by the period's start.
+
+        Raises:
+            Damaged: if it has no such layout.
+        """
+        if of not in self._places:
+            axis = self.maps_axis if of == "maps" else self.series_axis
+            if axis is None:
+                raise Damaged(f"{self.prefix}objects.json", f"it has no {of}")
+            self._places[of] = {start: place for place, start in enumerate(axis.starts)}
+        return self._places[of]
 
     def metadata(self, path: str) -> dict[str, Any]:
         """The zarr.json of an array."""

@@ -46,13 +46,14 @@ type Href = Callable[[str], str]
 """Storage key -> address."""
 
 
-def collection(version: Version, *, links: Sequence[Link], href: Href) -> Document:
+def collection(version: Version, *, links: Sequence[Link], href: Href, times: bool = True) -> Document:
     """The collection document of a version.
 
     Args:
         version: what is published.
         links: its links, already addressed.
         href: makes the address of an asset from its storage key.
+        times: whether its times are listed one by one; without, it stays as short however many there are.
     """
     product = version.product
     document: Document = {
@@ -67,8 +68,7 @@ def collection(version: Version, *, links: Sequence[Link], href: Href) -> Docume
             "spatial": {"bbox": [bbox(product.grid)], "crs": CRS84},
             "temporal": {
                 "interval": [_interval(version.time)],
-                "values": _time_values(version.time),
-                "trs": GREGORIAN,
+                **({"values": _time_values(version.time), "trs": GREGORIAN} if times else {}),
             },
         },
         "version": version.id,
@@ -76,7 +76,7 @@ def collection(version: Version, *, links: Sequence[Link], href: Href) -> Docume
         "links": [*links],
         "assets": _zarr_assets(version, href),
         "item_assets": {quantity.name: _cog_fields(quantity) for quantity in product.quantities if version.cogs},
-        "cube:dimensions": _dimensions(version),
+        "cube:dimensions": _dimensions(version, times=times),
         "cube:variables": {quantity.name: _variable(product, quantity) for quantity in product.quantities},
         "renders": renders(version),
         "crs": ["CRS84"],
@@ -86,6 +86,9 @@ def collection(version: Version, *, links: Sequence[Link], href: Href) -> Docume
         "cenote:models": models(version),
         "cenote:step": product.step,
     }
+    if version.scores:
+        # each says of itself whether it is of synthetic data
+        document["cenote:scores"] = [{"card": digest, **entry} for digest, entry in sorted(version.scores.items())]
     if product.keywords:
         document["keywords"] = list(product.keywords)
     if product.providers:
@@ -154,21 +157,10 @@ def renders(version: Version) -> Document:
     found: Document = {}
     for quantity in version.product.quantities:
         entry: Document = {"title": quantity.long_name, "assets": [quantity.name if version.cogs else "maps"]}
-        limits = _limits(version, quantity)
-        if limits is not None:
-            entry["rescale"] = [limits]
-        entry["colormap_name"] = quantity.style.colormap_name if quantity.style else "viridis"
+        style = version.style(quantity)
+        entry |= {"rescale": [[style.minimum, style.maximum]], "colormap_name": style.colormap_name}
         found[quantity.name] = entry
     return found
-
-
-def _limits(version: Version, quantity: Quantity) -> list[float] | None:
-    if quantity.style is not None:
-        return [quantity.style.minimum, quantity.style.maximum]
-    known = version.statistics.get(quantity.name)
-    if known is None or not known["minimum"] < known["maximum"]:
-        return None
-    return [known["minimum"], known["maximum"]]
 
 
 def bbox(grid: Grid) -> list[float]:
@@ -229,7 +221,7 @@ def _time_values(time: TimeAxis) -> list[str]:
     ]
 
 
-def _dimensions(version: Version) -> Document:
+def _dimensions(version: Version, *, times: bool) -> Document:
     grid, time = version.product.grid, version.time
     west, south, east, north = (float(edge) for edge in (grid.west, grid.south, grid.east, grid.north))
     even = len(time) > 1 and time.starts[-1] - time.starts[0] == (len(time) - 1) * time.step.count
@@ -239,7 +231,7 @@ def _dimensions(version: Version) -> Document:
         "step": str(time.step) if even else None,
         "description": f"periods of {time.step}; missing ones are absent",
     }
-    if 0 < len(time) <= MOST_TIMES:
+    if times and 0 < len(time) <= MOST_TIMES:
         temporal["values"] = instants(time.instants)
     return {
         "x": {

@@ -289,8 +289,8 @@ def parse_instant(text: str) -> tuple[np.datetime64, np.datetime64]:
     text = f"{date}T{parts['h'] or '00'}:{parts['m'] or '00'}:{parts['s'] or '00'}"
     try:
         instant = np.datetime64(text, "us")
-    except ValueError as error:
-        raise QueryError(f"{match[0]!r} is not a date: {error}") from None
+    except ValueError:
+        raise QueryError(f"{match[0]!r} is not a date of the calendar") from None
     if parts["f"]:
         instant += np.timedelta64(int(parts["f"].ljust(6, "0")), "us")
     zone = parts["z"]

@@ -38,7 +38,14 @@ def this_code() -> Code:
 @cache
 def commit() -> str | None:
     """The git commit of a checkout, ``+`` behind it where files differ from it; None outside a checkout."""
-    command = ["git", "-C", str(_root()), "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"]
+    top = _git("rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != _root():
+        return None  # installed, and perhaps into somebody else's checkout
+    return _git("describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*")
+
+
+def _git(*words: str) -> str | None:
+    command = ["git", "-C", str(_root()), *words]
     try:
         found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)  # noqa: S603 - fixed words
     except (OSError, subprocess.TimeoutExpired):

@@ -16,11 +16,13 @@ from rasterio.windows import Window as RasterWindow
 from services.core.grid import Grid, Window, windows
 from services.core.product import Product
 from services.core.quantity import Quantity
+from services.pipeline.plan import GDAL_CACHE_BYTES
 
 BLOCK = 512
 STRIP_ROWS = 512
 
-GDAL_DETERMINISTIC = {"GDAL_NUM_THREADS": "1", "GTIFF_WRITE_TOWGS84": "NO"}
+GDAL_OPTIONS = {"GDAL_NUM_THREADS": "1", "GTIFF_WRITE_TOWGS84": "NO", "GDAL_CACHEMAX": GDAL_CACHE_BYTES}
+"""One thread and one cache size: the same bytes and the same memory everywhere."""
 
 
 def write_cog(
@@ -33,7 +35,7 @@ def write_cog(
     """Write one COG file.
 
     Bands hold stored values with GDAL scale, offset and nodata; overviews are GDAL's averages, for other people's
-    clients. Memory is bounded by a strip of rows and GDAL's own cache.
+    clients. Memory is bounded by a strip of rows and GDAL's cache, ``GDAL_CACHE_BYTES``.
 
     Args:
         path: file to write.
@@ -43,7 +45,7 @@ def write_cog(
         read: gives stored values ``(y, x)`` of a band number (from 0) and a window of level 0.
     """
     grid = product.grid
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch, rasterio.Env(**GDAL_DETERMINISTIC):
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch, rasterio.Env(**GDAL_OPTIONS):
         draft = Path(scratch) / "draft.tif"
         profile: dict[str, Any] = {
             "driver": "GTiff",

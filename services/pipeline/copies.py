@@ -21,7 +21,10 @@ def refresh(store: Store, product: str) -> None:
             {"rel": "root", "href": "../catalog.json", "type": "application/json"},
             {"rel": "parent", "href": "../catalog.json", "type": "application/json"},
         ]
-        document = stac.collection(version, links=links, href=lambda key: "./" + key.removeprefix(f"{product}/"))
+        # written with every append, so its size must not grow with the archive
+        document = stac.collection(
+            version, links=links, href=lambda key: "./" + key.removeprefix(f"{product}/"), times=False
+        )
         store.overwrite(layout.collection_key(product), layout.canonical(document))
         store.overwrite(layout.CATALOG_KEY, layout.canonical(_catalog(list(collection_ids(store)))))
     except CenoteError as error:

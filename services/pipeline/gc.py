@@ -5,8 +5,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from services.core import layout
-from services.core.catalog import Pointer, Version, marks_from_bytes, read_pointer, read_version
-from services.core.errors import CollectionNotFound, ObjectMissing, PreconditionFailed, PublishConflict
+from services.core.catalog import (
+    Pointer,
+    collection_ids,
+    folder_ids,
+    marks_from_bytes,
+    read_pointer,
+    read_version,
+    version_ids,
+)
+from services.core.errors import (
+    CollectionNotFound,
+    Damaged,
+    ObjectMissing,
+    PreconditionFailed,
+    PublishConflict,
+    VersionNotFound,
+)
+from services.core.product import is_collection_id
 from services.core.store import Store
 
 KEPT_VERSIONS = 10
@@ -36,6 +52,32 @@ class Collected:
     freed: int
     """Bytes."""
 
+    damaged: tuple[str, ...] = ()
+    """A sentence for each version that cannot be read; it names the key."""
+
+    is_blocked: bool = False
+    """Whether one of them is kept: nobody knows which segments it lists, so nothing was marked or deleted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kept:
+    """What must stay."""
+
+    found: tuple[Pointer, str] | None
+    stored: tuple[str, ...]
+    """Ids of all versions, those that are not kept too."""
+
+    versions: frozenset[str]
+    segments: frozenset[str]
+    damaged: tuple[str, ...]
+    """A sentence for each kept version that cannot be read."""
+
+
+def collectable(store: Store) -> list[str]:
+    """Ids of the collections, and of those whose first render left segments and was never published."""
+    published = set(collection_ids(store))
+    return [name for name in folder_ids(store) if name in published or _segment_ids(store, name)]
+
 
 def collect(
     store: Store,
@@ -48,29 +90,35 @@ def collect(
 ) -> Collected:
     """One pass over a collection: delete what was marked long enough ago, mark what is idle now.
 
+    A collection that was never published keeps nothing, and a render into it is spared as any other is: by its writes.
+
     Raises:
-        CollectionNotFound: if the collection was never published.
+        CollectionNotFound: if nothing is stored under the id.
+        Damaged: if the pointer or the marks cannot be read.
         PublishConflict: if another gc runs at the same time.
     """
     if not dry_run:
         store.probe()
-    found = read_pointer(store, product)
-    if found is None:
+    if not is_collection_id(product):
         raise CollectionNotFound(f"there is no collection {product!r}")
+    kept = _keep(store, product)
     moment = now()
     marks, tag = _read_marks(store, product)
-    versions = _versions(store, product)
-    listed = {segment for name in _kept(found[0], versions) for segment in read_version(store, product, name).segments}
     written = _last_written(store, product)
+    if kept.found is None and not kept.stored and not written:
+        raise CollectionNotFound(f"there is no collection {product!r}")
+    if kept.damaged:
+        return Collected(
+            product=product, marked=(), deleted=(), forgotten=(), freed=0, damaged=kept.damaged, is_blocked=True
+        )
     # somebody may have gone on writing to a segment before it was marked and seen: such a mark is dropped
-    unused = {name for name, (last, _) in written.items() if name not in listed and moment - last >= idle}
+    unused = {name for name, (last, _) in written.items() if name not in kept.segments and moment - last >= idle}
     ripe = {name for name in unused & set(marks) if moment - dt.datetime.fromisoformat(marks[name]) >= grace}
     idle_now = unused - set(marks)
-    forgotten = sorted(
-        name
-        for name in versions
-        if ripe & set(_segments(store, product, name)) and name not in _kept(found[0], versions)
-    )
+    forgotten, damaged = _forget(store, product, kept, ripe)
+    # what somebody published, rolled back to or pinned meanwhile is for the next pass to look at
+    if ripe and read_pointer(store, product) != kept.found:
+        ripe, forgotten = set(), []
     freed = sum(written[name][1] for name in ripe)
     if not dry_run:
         # versions first: a version that is there must be readable
@@ -87,26 +135,60 @@ def collect(
         deleted=tuple(sorted(ripe)),
         forgotten=tuple(forgotten),
         freed=freed,
+        damaged=tuple(damaged),
     )
 
 
-def _versions(store: Store, product: str) -> list[str]:
-    """Version ids, newest first."""
-    prefix = layout.versions_prefix(product)
-    entries = sorted(store.list(prefix), key=lambda entry: entry[2], reverse=True)
-    return [key.removeprefix(prefix).removesuffix(".json") for key, _, _ in entries]
+def _keep(store: Store, product: str) -> _Kept:
+    found = read_pointer(store, product)
+    stored = version_ids(store, product)
+    # the newest ones without a pointer too: one that was lost can be made again from them
+    versions = set(stored[:KEPT_VERSIONS])
+    if found is not None:
+        pointer = found[0]
+        versions |= {pointer.version, *pointer.pinned}
+        if pointer.previous in stored:
+            versions.add(pointer.previous)
+    segments: set[str] = set()
+    damaged = []
+    for name in sorted(versions):
+        try:
+            segments |= _segments(store, product, name)
+        except Damaged as error:
+            damaged.append(f"{error}; {product} keeps this version, so nothing of {product} was marked or deleted")
+    return _Kept(
+        found=found,
+        stored=tuple(stored),
+        versions=frozenset(versions),
+        segments=frozenset(segments),
+        damaged=tuple(damaged),
+    )
 
 
-def _kept(pointer: Pointer, versions: list[str]) -> set[str]:
-    named = {pointer.version, *pointer.pinned, *versions[:KEPT_VERSIONS]}
-    if pointer.previous is not None and pointer.previous in versions:
-        named.add(pointer.previous)
-    return named
+def _forget(store: Store, product: str, kept: _Kept, ripe: set[str]) -> tuple[list[str], list[str]]:
+    """Versions that list a segment which is to be deleted, and a sentence for each that cannot be read."""
+    forgotten: list[str] = []
+    damaged: list[str] = []
+    if not ripe:
+        return forgotten, damaged
+    for name in sorted(set(kept.stored) - kept.versions):
+        try:
+            if ripe & _segments(store, product, name):
+                forgotten.append(name)
+        except Damaged as error:
+            damaged.append(str(error))
+    return forgotten, damaged
 
 
-def _segments(store: Store, product: str, version: str) -> dict[str, str]:
-    found: Version = read_version(store, product, version)
-    return found.segments
+def _segments(store: Store, product: str, version: str) -> set[str]:
+    try:
+        return set(read_version(store, product, version).segments)
+    except VersionNotFound:
+        raise Damaged(layout.version_key(product, version), "it is missing") from None
+
+
+def _segment_ids(store: Store, product: str) -> list[str]:
+    return [name for name in store.children(layout.segments_prefix(product)) if layout.is_segment_id(name)]
 
 
 def _last_written(store: Store, product: str) -> dict[str, tuple[dt.datetime, int]]:
@@ -114,6 +196,8 @@ def _last_written(store: Store, product: str) -> dict[str, tuple[dt.datetime, in
     out: dict[str, tuple[dt.datetime, int]] = {}
     for key, size, modified in store.list(prefix):
         name = key.removeprefix(prefix).split("/", 1)[0]
+        if not layout.is_segment_id(name):
+            continue
         last, total = out.get(name, (modified, 0))
         out[name] = (max(last, modified), total + size)
     return out

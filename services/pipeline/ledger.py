@@ -1,13 +1,14 @@
 """What is finished: one small create-only object per task, the only truth that survives any process."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from services.core import layout
 from services.core.errors import Damaged, ObjectExists
+from services.core.spread import Spread
 from services.core.store import Store
 
 
@@ -24,8 +25,8 @@ class Record:
     indexes: dict[str, dict[int, str]] = field(default_factory=dict)
     """Maps array path -> shard number -> its packed index."""
 
-    statistics: dict[str, list[float]] = field(default_factory=dict)
-    """Quantity -> smallest and largest decoded value, number of valid values, number of values."""
+    spreads: dict[str, Spread] = field(default_factory=dict)
+    """Quantity -> how its decoded values are spread."""
 
     masks: dict[str, str] = field(default_factory=dict)
     """Quantity and region -> digest of which cells are valid, where the product declares a fixed mask."""
@@ -39,7 +40,7 @@ class Record:
                 "indexes": {
                     path: {str(n): text for n, text in shards.items()} for path, shards in self.indexes.items()
                 },
-                "statistics": self.statistics,
+                "spreads": {name: spread.to_json() for name, spread in self.spreads.items()},
                 "masks": self.masks,
             }
         )
@@ -57,7 +58,7 @@ class Record:
                 task=document["task"],
                 objects={path: (int(size), str(sha)) for path, (size, sha) in document["objects"].items()},
                 indexes={path: {int(n): text for n, text in s.items()} for path, s in document["indexes"].items()},
-                statistics=document["statistics"],
+                spreads={name: Spread.from_json(entry) for name, entry in document["spreads"].items()},
                 masks=document["masks"],
             )
         except (ValueError, KeyError, TypeError) as error:
@@ -87,16 +88,9 @@ class Ledger:
             return {record.task: record for record in records}
 
 
-def merged_statistics(records: Iterator[Record]) -> dict[str, list[float]]:
-    """Statistics over several records."""
-    out: dict[str, list[float]] = {}
-    for record in records:
-        for name, (low, high, valid, count) in record.statistics.items():
-            if name not in out:
-                out[name] = [low, high, valid, count]
-            else:
-                before = out[name]
-                lows = [v for v, n in ((before[0], before[2]), (low, valid)) if n]
-                highs = [v for v, n in ((before[1], before[2]), (high, valid)) if n]
-                out[name] = [min(lows, default=0.0), max(highs, default=0.0), before[2] + valid, before[3] + count]
-    return out
+def merged_spreads(records: Sequence[Record]) -> dict[str, Spread]:
+    """Quantity -> spread over several records."""
+    names = sorted({name for record in records for name in record.spreads})
+    return {
+        name: Spread.merged([record.spreads[name] for record in records if name in record.spreads]) for name in names
+    }

@@ -4,7 +4,6 @@ import datetime as dt
 import uuid
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from services.core import layout
@@ -22,15 +21,15 @@ from services.core.catalog import (
 from services.core.errors import (
     CollectionNotFound,
     Damaged,
-    ModelRefused,
     ObjectExists,
     ObjectMissing,
     PreconditionFailed,
     PublishConflict,
     StoreError,
 )
+from services.core.spread import Spread
 from services.core.store import Store
-from services.pipeline import copies
+from services.pipeline import copies, models
 from services.pipeline.code import commit
 from services.pipeline.plan import Plan
 
@@ -48,8 +47,17 @@ class Published:
     """False where the same version was current already."""
 
 
-def compose(plan: Plan, outcome: "Outcome", base: Version | None) -> Version:
-    """The version that lists a sealed segment: what it holds, and for all other periods what the parent lists."""
+def compose(
+    plan: Plan, outcome: "Outcome", base: Version | None, *, scores: Mapping[str, Any] | None = None
+) -> Version:
+    """The version that lists a sealed segment: what it holds, and for all other periods what the parent lists.
+
+    Args:
+        plan: what was rendered.
+        outcome: how it ended.
+        base: the version it was planned on.
+        scores: those of the plan's models, by the digest of their cards.
+    """
     kept = base if plan.keeps else None
     maps = {} if kept is None else segment_of(kept.maps)
     maps.update(dict.fromkeys(plan.maps.starts, plan.segment))
@@ -74,6 +82,8 @@ def compose(plan: Plan, outcome: "Outcome", base: Version | None) -> Version:
         "copied": plan.copied,
         "code": {**plan.code.to_json(), "commit": commit()},
     }
+    provenance = _reachable(origins, listed)
+    known = {**({} if kept is None else kept.scores), **(scores or {})}
     return Version(
         product=plan.product,
         time=plan.time,
@@ -83,8 +93,9 @@ def compose(plan: Plan, outcome: "Outcome", base: Version | None) -> Version:
         cogs=cogs,
         anchor=plan.anchor,
         parent=plan.parent,
-        provenance=_reachable(origins, listed),
-        statistics=_statistics(outcome, kept),
+        provenance=provenance,
+        scores={sha256: known[sha256] for _, sha256 in sorted(models.used(provenance)) if sha256 in known},
+        spreads=_spreads(outcome, kept),
     )
 
 
@@ -107,28 +118,6 @@ def publish(store: Store, version: Version, *, now: Callable[[], dt.datetime] | 
     pointer = _flip(store, product, version.id, version.sha256, found, now)
     copies.refresh(store, product)
     return Published(version=version.id, seq=pointer.seq, changed=True)
-
-
-def store_models(store: Store, digests: Mapping[str, str], directories: Mapping[str, Path]) -> None:
-    """Keep the models that values are computed with, and their cards, under their digests.
-
-    Raises:
-        ModelRefused: if a model is not the one that was planned with.
-        Damaged: if another object is stored under a model's digest.
-    """
-    for name, sha256 in digests.items():
-        data = (directories[name] / "model.onnx").read_bytes()
-        if layout.digest(data) != sha256:
-            raise ModelRefused(
-                f"{directories[name] / 'model.onnx'} has another sha256 than the {sha256[:12]} of the plan"
-            )
-        card = (directories[name] / "card.json").read_bytes()
-        for key, body in ((layout.model_key(name, sha256), data), (layout.card_key(name, sha256), card)):
-            try:
-                store.create(key, body)
-            except ObjectExists:
-                if key.endswith(".onnx") and store.get(key) != body:
-                    raise Damaged(key, "it is not the model of its digest") from None
 
 
 def write_version(store: Store, version: Version) -> None:
@@ -165,7 +154,9 @@ def pin(store: Store, product: str, version: str, *, keep: bool = True) -> Point
     """Keep a version from gc, or let gc have it again; the pointer says so.
 
     Raises:
+        CollectionNotFound: if the collection was never published.
         VersionNotFound: if there is no such version.
+        Damaged: if the version that is to be kept cannot be read; letting it go does not read it.
         PublishConflict: if somebody else moved the pointer meanwhile.
     """
     store.probe()
@@ -173,7 +164,9 @@ def pin(store: Store, product: str, version: str, *, keep: bool = True) -> Point
     if found is None:
         raise CollectionNotFound(f"there is no collection {product!r}")
     old, etag = found
-    read_version(store, product, version)
+    # a version that was lost or damaged after it was pinned must not stay pinned for ever
+    if keep or version not in old.pinned:
+        read_version(store, product, version)
     others = tuple(name for name in old.pinned if name != version)
     pointer = replace(old, pinned=(*others, version) if keep else others)
     try:
@@ -252,17 +245,13 @@ def _refuse_collected(store: Store, version: Version, kept: Collection[str]) -> 
             raise PublishConflict(f"segment {name} of {product} was deleted by gc; render again") from None
 
 
-def _statistics(outcome: "Outcome", base: Version | None) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for name, (low, high, valid, count) in outcome.statistics.items():
-        entry = {"minimum": low, "maximum": high, "valid_share": valid / count if count else 0.0}
-        before = None if base is None else base.statistics.get(name)
-        if before is not None:
-            # bounds of all that was ever listed: they never shrink, so that a range does not jump with an append
-            entry["minimum"] = min(low, before["minimum"]) if valid else before["minimum"]
-            entry["maximum"] = max(high, before["maximum"]) if valid else before["maximum"]
-        out[name] = entry
-    return out
+def _spreads(outcome: "Outcome", base: Version | None) -> dict[str, Spread]:
+    """Of all that was ever listed, so that a range does not jump when a period is corrected."""
+    before = {} if base is None else base.spreads
+    return {
+        name: Spread.merged([before[name], spread]) if name in before else spread
+        for name, spread in outcome.spreads.items()
+    }
 
 
 def _reachable(origins: dict[str, Any], listed: set[str]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class Recipe(Protocol):
         ...
 
     def models(self) -> Mapping[str, str]:
-        """Model name -> sha256 of its model.onnx; empty where none is used."""
+        """Model name -> sha256 of its card.json, which names that of its model.onnx; empty where none is used."""
         ...
 
     def model_directories(self) -> Mapping[str, Path]:

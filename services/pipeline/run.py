@@ -23,9 +23,10 @@ from services.core import layout
 from services.core.catalog import read_marks
 from services.core.errors import CenoteError, Damaged, InputRefused, ObjectExists, Refused, RenderFailed
 from services.core.segment import pack_indexes
+from services.core.spread import Spread
 from services.core.store import Store
 from services.pipeline.code import Code, this_code
-from services.pipeline.ledger import Record, merged_statistics
+from services.pipeline.ledger import Record, merged_spreads
 from services.pipeline.plan import STAGES, Plan, Task
 from services.pipeline.recipe import Recipe
 from services.pipeline.tasks import Workplace, run_task, write_metadata
@@ -88,7 +89,8 @@ class Outcome:
     """Tasks that were run now; the rest had been recorded."""
 
     recorded: int
-    statistics: dict[str, list[float]]
+    spreads: dict[str, Spread]
+    """Quantity -> how the values of its maps are spread."""
 
 
 @contextmanager
@@ -221,7 +223,7 @@ def seal(place: Workplace, executed: int = 0, recorded: int = 0) -> Outcome:
         sha256=layout.digest(data),
         executed=executed,
         recorded=recorded,
-        statistics=document["statistics"],
+        spreads={name: Spread.from_json(entry) for name, entry in document["spreads"].items()},
     )
 
 
@@ -264,7 +266,10 @@ def _seal_document(place: Workplace, records: dict[str, Record]) -> dict[str, An
         "series": None if plan.series is None else plan.series.to_json(),
         "cogs": [{"quantity": cog.quantity, "id": cog.id, "periods": list(cog.periods)} for cog in plan.cogs],
         "masks": masks,
-        "statistics": merged_statistics(iter(records[name] for name in sorted(records))),
+        "spreads": {
+            name: spread.to_json()
+            for name, spread in merged_spreads([records[task] for task in sorted(records)]).items()
+        },
     }
 
 

@@ -20,7 +20,7 @@ def window_of(grid: Grid, bbox: str) -> Window:
     """The cells of a grid that a ``W,S,E,N`` touches.
 
     Raises:
-        SettingsError: if it is malformed or touches none.
+        SettingsError: if it is malformed, touches none, or crosses the seam of a global grid.
     """
     try:
         west, south, east, north = (Fraction(part.strip()) for part in bbox.split(","))
@@ -28,6 +28,11 @@ def window_of(grid: Grid, bbox: str) -> Window:
         raise SettingsError(f"--bbox is W,S,E,N in degrees, not {bbox!r}") from None
     if not (west < east and south < north):
         raise SettingsError(f"--bbox {bbox}: west must be less than east and south less than north")
+    if grid.is_global and east - west < 360 and east > grid.west and west < grid.east:
+        # what lies beyond the seam is on the other side of the map: cutting it off would be silent
+        edge = grid.west if west < grid.west else grid.east if east > grid.east else None
+        if edge is not None:
+            raise SettingsError(f"--bbox {bbox} crosses the edge of the grid at {float(edge):g}: render its two sides")
     left = max(0, floor((west - grid.west) / grid.step_x))
     right = min(grid.width, ceil((east - grid.west) / grid.step_x))
     top = max(0, floor((grid.north - north) / grid.step_y))

@@ -1,8 +1,9 @@
 """The work of one task, on whatever process it lands: read, compute, write whole objects once, record."""
 
+import hashlib
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,15 @@ from services.core.grid import Window
 from services.core.quantity import Quantity
 from services.core.segment import StoredArray, normal_index, pack_indexes
 from services.core.shards import decode_chunk, decode_index, encode_shard, index_length
+from services.core.spread import Spread
 from services.core.store import Store
 from services.core.time_axis import TimeAxis
 from services.pipeline import zarr
 from services.pipeline.cog import write_cog
 from services.pipeline.ledger import Ledger, Record
 from services.pipeline.levels import level_window
-from services.pipeline.plan import Plan, Task
+from services.pipeline.plan import WHOLE_MAP_BYTES, Plan, Task
 from services.pipeline.recipe import Recipe
-
-WHOLE_MAP_BYTES = 256_000_000
-"""Level-0 maps of a block up to which a levels task reads them once and keeps them, instead of once per level."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ def _maps(place: Workplace, task: Task) -> Record:
         for i in old:
             where = place.base.time.starts.index(axis.starts[i])
             values[i] = place.base.read_map(quantity, where, 0, window)
-        out.statistics(quantity, values)
+        out.spread(quantity, values)
         if plan.product.fixed_mask:
             out.mask(quantity, window, values)
         out.shard(layout.maps_path(0, quantity.name), (task.block, window.row, window.column), values)
@@ -202,7 +201,7 @@ def _cog(place: Workplace, task: Task) -> Record:
     with tempfile.TemporaryDirectory(prefix="cenote-cog-") as scratch:
         path = Path(scratch) / "cog.tif"
         write_cog(path, plan.product, quantity, cog.periods, read)
-        entry = _create(place, cog.path, path.read_bytes())
+        entry = _create_file(place, cog.path, path)
     return Record(task=task.id, objects={cog.path: entry})
 
 
@@ -214,7 +213,7 @@ class _Writer:
         self._task = task
         self._objects: dict[str, tuple[int, str]] = {}
         self._indexes: dict[str, dict[int, str]] = {}
-        self._statistics: dict[str, list[float]] = {}
+        self._spreads: dict[str, Spread] = {}
         self._masks: dict[str, str] = {}
 
     def shard(self, path: str, at: tuple[int, int, int], values: NDArray[Any]) -> None:
@@ -231,16 +230,13 @@ class _Writer:
             order = int(np.ravel_multi_index(number, array.layout.shard_counts))
             self._indexes.setdefault(path, {})[order] = pack_indexes(index)
 
-    def statistics(self, quantity: Quantity, stored: NDArray[Any]) -> None:
-        """Note the span of the values."""
-        valid = ~quantity.missing(stored)
-        count = int(valid.sum())
-        span = [0.0, 0.0]
-        if count:
-            some = stored[valid]
-            ends = np.asarray([some.min(), some.max()], dtype=stored.dtype)
-            span = [float(v) for v in quantity.decode(ends)]
-        self._statistics[quantity.name] = [*span, count, int(stored.size)]
+    def spread(self, quantity: Quantity, stored: NDArray[Any]) -> None:
+        """Note how the values are spread."""
+        found = Spread.of(stored[~quantity.missing(stored)], int(stored.size))
+        # rounding and packing keep the order, so percentiles may be decoded afterwards
+        ends = np.asarray(found.percentiles).astype(stored.dtype)
+        decoded = tuple(float(v) for v in np.sort(quantity.decode(ends)))
+        self._spreads[quantity.name] = replace(found, percentiles=decoded)
 
     def mask(self, quantity: Quantity, window: Window, stored: NDArray[Any]) -> None:
         """Note which cells of a region are valid; every period of a fixed mask must agree."""
@@ -259,7 +255,7 @@ class _Writer:
             task=self._task.id,
             objects=self._objects,
             indexes=self._indexes,
-            statistics=self._statistics,
+            spreads=self._spreads,
             masks=self._masks,
         )
 
@@ -300,6 +296,22 @@ def _create(place: Workplace, path: str, body: bytes, array: zarr.ArrayPlan | No
                 key, "it holds other values than this task computes; render --fresh starts another segment"
             ) from None
     return len(body), layout.digest(body)
+
+
+def _create_file(place: Workplace, path: str, file: Path) -> tuple[int, str]:
+    """Write a file once as ``_create`` does; it may be too large to be held."""
+    key = f"{place.prefix}{path}"
+    with file.open("rb") as opened:
+        sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+    try:
+        place.store.create(key, file)
+    except ObjectExists:
+        there = hashlib.sha256()
+        for part in place.store.parts(key):
+            there.update(part)
+        if there.hexdigest() != sha256:
+            raise Damaged(key, "it is not what this task writes; render --fresh starts another segment") from None
+    return file.stat().st_size, sha256
 
 
 def _check_shard(key: str, body: bytes, array: zarr.ArrayPlan) -> None:

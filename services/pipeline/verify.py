@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from rasterio.windows import Window as RasterWindow
 
 from services.core import layout
-from services.core.catalog import ListedCog, Version, current_version, read_version
+from services.core.catalog import ListedCog, current_version, read_version
 from services.core.dataset import Dataset
 from services.core.errors import CenoteError, Damaged, ObjectMissing
 from services.core.grid import Window, windows
 from services.core.quantity import Quantity
 from services.core.segment import Segment
-from services.core.store import Store
+from services.core.store import PART_BYTES, Store
+from services.pipeline import models
 
 READERS = 8
 
@@ -79,9 +80,10 @@ def verify(
         objects += len(segment.objects) + 1
         total += segment.bytes
         findings += _check_objects(store, segment)
-    for name, sha256 in sorted(_models(version)):
-        objects += 1
-        findings += _check_one(store, layout.model_key(name, sha256), None, sha256)
+    for name, card_sha256 in sorted(models.used(version.provenance)):
+        for key, sha256 in models.stored(store, name, card_sha256):
+            objects += 1
+            findings += _check_one(store, key, None, sha256)
     if not findings:
         note("equality of maps, series and COGs")
         findings += _compare(Dataset(store, version))
@@ -95,11 +97,6 @@ def verify(
     )
 
 
-def _models(version: Version) -> set[tuple[str, str]]:
-    # an append may have been computed with a newer model of the same name: both are part of the version
-    return {pair for origin in version.provenance.values() for pair in origin.get("models", {}).items()}
-
-
 def _check_objects(store: Store, segment: Segment) -> Iterator[Finding]:
     def check(item: tuple[str, dict[str, object]]) -> list[Finding]:
         path, entry = item
@@ -111,14 +108,20 @@ def _check_objects(store: Store, segment: Segment) -> Iterator[Finding]:
 
 
 def _check_one(store: Store, key: str, size: int | None, sha256: str) -> Iterator[Finding]:
+    found = 0
+    hasher = hashlib.sha256()
     try:
-        data = store.get(key)
+        # most objects are small: one request is enough
+        is_small = size is not None and size <= PART_BYTES
+        for part in [store.get(key)] if is_small else store.parts(key):
+            found += len(part)
+            hasher.update(part)
     except ObjectMissing:
         yield Finding(key=key, fact="it is missing")
         return
-    if size is not None and len(data) != size:
-        yield Finding(key=key, fact=f"it has {len(data)} bytes and not {size}")
-    elif hashlib.sha256(data).hexdigest() != sha256:
+    if size is not None and found != size:
+        yield Finding(key=key, fact=f"it has {found} bytes and not {size}")
+    elif hasher.hexdigest() != sha256:
         yield Finding(key=key, fact="its sha256 is not the one that was recorded")
 
 
@@ -157,7 +160,8 @@ def _compare_cog(dataset: Dataset, quantity: Quantity, listed: ListedCog) -> Ite
     places = {name: place for place, name in enumerate(dataset.time.ids)}
     with tempfile.TemporaryDirectory(prefix="cenote-verify-") as scratch:
         path = Path(scratch) / "cog.tif"
-        path.write_bytes(dataset.store.get(key))
+        with path.open("wb") as file:
+            file.writelines(dataset.store.parts(key))
         with rasterio.open(path) as source:
             for band, period in enumerate(listed.cog.periods, start=1):
                 for window in windows(grid.shape, (512, grid.width)):

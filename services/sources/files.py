@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,6 +27,12 @@ type Progress = Callable[[int, int], None]
 
 PIECE = 4 * 2**20
 """Bytes read at a time."""
+
+UNMARKED = "unmarked "
+"""Begins the stamp of a remote file whose server sends neither ETag nor Last-Modified: its copies are never shared."""
+
+_STAMPS = ("ETag", "etag", "LastModified", "last_modified", "Last-Modified", "mtime")
+"""How fsspec's file systems name them, the surest first."""
 
 STILL_GOOD = 60.0
 """Seconds for which a store of many objects that was looked through is taken to be unchanged."""
@@ -69,7 +76,8 @@ class Source:
     """Bytes; of a Zarr store, of all objects that are read."""
 
     stamp: str
-    """What changes when the content does, short of reading it: time of change, ETag."""
+    """What changes when the content does, short of reading it: ETag, else time of change. Where a server names neither:
+    UNMARKED and the id of the one look that it was fetched for."""
 
     parts: tuple[str, ...] = ()
     """Of a Zarr store: the folders that are read, relative to it."""
@@ -234,6 +242,8 @@ def _remote(url: str) -> Iterator[Source]:
             yield Source(name=name, location=url.rstrip("/"), kind="zarr", size=0, stamp="")
             return
         size, stamp = _remote_status(name, fs, path)
+        if not stamp:
+            stamp = f"{UNMARKED}{uuid.uuid4().hex}"
         unknown = Source(name=name, location=url, kind="netcdf3", size=size, stamp=stamp)
         copy = _fetched(unknown)
         with copy.open("rb") as file:
@@ -247,7 +257,12 @@ def _file_system(url: str) -> tuple[Any, str]:
 
 def _is_remote_zarr(fs: Any, path: str) -> bool:
     base, mark, query = path.partition("?")
-    return any(fs.isfile(f"{base.rstrip('/')}/{name}{mark}{query}") for name in ZARR_MARKS)
+    for name in ZARR_MARKS:
+        below = f"{base.rstrip('/')}/{name}{mark}{query}"
+        if fs.isfile(below):
+            # a server that looks at the query only, or sends everyone to its login page, answers below a file too
+            return not fs.isfile(path) or fs.info(path).get("size") != fs.info(below).get("size")
+    return False
 
 
 def _remote_status(name: str, fs: Any, path: str) -> tuple[int, str]:
@@ -259,12 +274,13 @@ def _remote_status(name: str, fs: Any, path: str) -> tuple[int, str]:
         raise InputRefused(f"{name} is a folder and no Zarr store; name its files, for example {name}/*.nc")
     if info.get("size") is None:
         raise InputRefused(f"{name}: its server does not say how large it is")
-    stamp = next((info[key] for key in ("ETag", "etag", "LastModified", "last_modified", "mtime") if info.get(key)), "")
+    stamp = next((info[key] for key in _STAMPS if info.get(key)), "")
     return int(info["size"]), str(stamp)
 
 
 def _fetched(source: Source) -> Path:
-    key = hashlib.sha256(f"{source.name}\n{source.size}\n{source.stamp}".encode()).hexdigest()
+    # the whole address: what stands behind the question mark, or who asks, may choose the content
+    key = hashlib.sha256(f"{source.location}\n{source.size}\n{source.stamp}".encode()).hexdigest()
     folder = cache_folder()
     target = folder / f"{key}-{Path(urlsplit(source.location).path).name[-80:]}"
     if target.is_file() and target.stat().st_size == source.size:
@@ -275,15 +291,16 @@ def _fetched(source: Source) -> Path:
             if target.is_file() and target.stat().st_size == source.size:
                 return target
             fs, path = _file_system(source.location)
-            if _remote_status(source.name, fs, path) != (source.size, source.stamp):
+            size, stamp = _remote_status(source.name, fs, path)
+            if (size, stamp or source.stamp) != (source.size, source.stamp):
                 raise InputRefused(f"{source.name} changed while it was being ingested")
             handle, scratch = tempfile.mkstemp(dir=folder, prefix=f"{key}.")
             os.close(handle)
             try:
                 fs.get_file(path, scratch)
-                size = Path(scratch).stat().st_size
-                if size != source.size:
-                    raise InputRefused(f"{source.name}: {size} of {source.size} bytes arrived")
+                arrived = Path(scratch).stat().st_size
+                if arrived != source.size:
+                    raise InputRefused(f"{source.name}: {arrived} of {source.size} bytes arrived")
                 if source.sha256 and _file_digest(scratch, lambda _: None) != source.sha256:
                     raise InputRefused(f"{source.name} changed while it was being ingested")
                 Path(scratch).replace(target)
@@ -362,7 +379,7 @@ def _remote_listing(source: Source) -> list[tuple[str, int, str]]:
             relative = (
                 path[len(base) + 1 :] if path.startswith(base) else path.partition(base.partition("://")[2] + "/")[2]
             )
-            stamp = info.get("ETag") or info.get("LastModified") or ""
+            stamp = next((info[key] for key in _STAMPS if info.get(key)), "")
             entries.append((relative, int(info.get("size") or 0), str(stamp)))
     if source.parts and not any("/" in path for path, _, _ in entries):
         raise InputRefused(

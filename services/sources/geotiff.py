@@ -246,7 +246,7 @@ def _environment() -> Iterator[None]:
     with rasterio.Env(
         GDAL_PAM_ENABLED="NO",
         GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR",
-        GDAL_CACHEMAX=256,
+        GDAL_CACHEMAX=64 << 20,  # bytes here; GDAL alone would take megabytes
         GDAL_NUM_THREADS="1",
         GTIFF_IGNORE_READ_ERRORS="NO",
     ):

@@ -3,6 +3,7 @@ import uuid
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,11 +16,13 @@ from services.core.catalog import (
     Version,
     collection_ids,
     current_version,
+    folder_ids,
     read_marks,
     read_pointer,
     read_version,
     runs_of,
     segment_of,
+    version_ids,
 )
 from services.core.errors import CollectionNotFound, Damaged, DeclarationError, VersionNotFound
 from services.core.grid import Grid
@@ -27,7 +30,9 @@ from services.core.product import Product
 from services.core.quantity import Quantity
 from services.core.segment import SegmentCog
 from services.core.settings import StoreSettings
+from services.core.spread import Spread
 from services.core.store import Store
+from services.core.style import Style
 from services.core.time_axis import Step, TimeAxis
 
 MONTHS = TimeAxis.regular("2004-01", "P1M", 4)
@@ -61,7 +66,7 @@ VERSION = Version(
     parent=None,
     provenance={"s-1": {"inputs": [{"name": "ä", "size": 2**40}], "share": 0.1}},
     scores={"rmse": 0.25},
-    statistics={"a": {"minimum": -1.5, "maximum": 2.0}},
+    spreads={"a": Spread.of(np.arange(-1.5, 2.1, 0.1), 40)},
 )
 
 POINTER = Pointer(
@@ -81,6 +86,22 @@ def store() -> Store:
     return Store.open(f"memory://{uuid.uuid4().hex}", StoreSettings())
 
 
+def test_a_quantity_without_a_style_is_drawn_over_the_bulk_of_its_values() -> None:
+    quantity = PRODUCT.quantities[0]
+    plain = replace(quantity, style=None)
+
+    def drawn(*values: float) -> tuple[float, float]:
+        style = replace(VERSION, spreads={plain.name: Spread.of(np.asarray(values), len(values) + 1)}).style(plain)
+        return style.minimum, style.maximum
+
+    assert drawn(*range(1001)) == (20.0, 980.0)
+    assert drawn(*([5.0] * 999), 7.0) == (5.0, 7.0)  # almost all are one value
+    assert drawn(5.0, 5.0) == (4.5, 5.5)
+    assert drawn() == (-0.5, 0.5)
+    style = Style(colormap_name="magma", minimum=1.0, maximum=2.0)
+    assert VERSION.style(replace(quantity, style=style)) == style
+
+
 def test_a_version_survives_its_file_to_the_byte() -> None:
     data = VERSION.to_bytes()
     again = Version.from_bytes("k", data)
@@ -96,7 +117,7 @@ def test_no_clock_is_in_a_version_and_every_field_is_in_its_id() -> None:
         replace(VERSION, parent="0" * 20),
         replace(VERSION, anchor=409),
         replace(VERSION, scores={}),
-        replace(VERSION, statistics={}),
+        replace(VERSION, spreads={}),
         replace(VERSION, provenance={}),
         replace(VERSION, cogs=()),
         replace(VERSION, product=replace(PRODUCT, title="Else")),
@@ -237,6 +258,16 @@ def test_collections_are_what_has_a_pointer(store: Store) -> None:
     ):
         store.create(key, b"{}")
     assert list(collection_ids(store)) == ["another", "made_up"]
+    # one that is damaged hides neither itself nor the others
+    store.overwrite(layout.pointer_key("another"), b"{}")
+    assert list(collection_ids(store)) == ["another", "made_up"]
+    assert folder_ids(store) == ["another", "made_up", "rendering"]
+
+
+def test_version_ids_are_the_stored_ones_and_no_other_files(store: Store) -> None:
+    publish(store, VERSION)
+    store.create("made_up/versions/README.md", b"a note")
+    assert version_ids(store, "made_up") == [VERSION.id]
 
 
 def test_marks_are_read_and_checked(store: Store) -> None:

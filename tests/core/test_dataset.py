@@ -2,7 +2,7 @@
 
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from services.core.catalog import current_version
-from services.core.dataset import Dataset
+from services.core.catalog import current_version, read_version
+from services.core.dataset import Dataset, Opened
 from services.core.errors import Damaged
 from services.core.grid import Window
 from services.core.segment import ChunkKey
@@ -136,12 +136,15 @@ class Cache:
         self.held: dict[ChunkKey, NDArray[Any]] = {}
         self.loads = 0
 
-    def get(self, key: ChunkKey, load: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+    def get_all(
+        self, keys: Sequence[ChunkKey], load: Callable[[Sequence[ChunkKey]], Sequence[NDArray[Any]]]
+    ) -> list[NDArray[Any]]:
         with self.lock:
-            if key not in self.held:
-                self.loads += 1
-                self.held[key] = load()
-            return self.held[key]
+            missing = [key for key in keys if key not in self.held]
+            self.loads += len(missing)
+            if missing:
+                self.held.update(zip(missing, load(missing), strict=True))
+            return [self.held[key] for key in keys]
 
 
 def test_threads_and_versions_share_a_dataset_and_a_cache(store: Store) -> None:
@@ -170,6 +173,24 @@ def test_threads_and_versions_share_a_dataset_and_a_cache(store: Store) -> None:
     assert cache.loads == len(cache.held)
     # the segment is in every key: another version with other values shares nothing by chance
     assert all("/segments/" in key[0] for key in cache.held)
+
+
+def test_versions_that_list_the_same_segment_open_it_once(store: Store) -> None:
+    watched, segments = Watched(store), Opened()
+    _, version = current_version(store, "synthetic")
+    assert version.parent is not None
+    before = read_version(store, "synthetic", version.parent)
+    cell = Window(row=0, column=0, height=1, width=1)
+    opened = []
+    for one in (before, version):
+        watched.operations.clear()
+        dataset = Dataset(watched, one, segments=segments)
+        for place in range(len(dataset.time)):
+            dataset.read_map(PACKED, place, 0, cell)
+        opened.append({key for op in watched.operations for key in op.keys if key.endswith("/objects.json")})
+    both = set(before.segments) & set(version.segments)
+    assert len(both) > 0
+    assert [len(keys) for keys in opened] == [2, 1]
 
 
 def test_a_segment_that_lacks_a_layout_is_damage(store: Store) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -145,10 +145,13 @@ class Remembering:
     def __init__(self) -> None:
         self.held: dict[ChunkKey, NDArray[Any]] = {}
 
-    def get(self, key: ChunkKey, load: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-        if key not in self.held:
-            self.held[key] = load()
-        return self.held[key]
+    def get_all(
+        self, keys: Sequence[ChunkKey], load: Callable[[Sequence[ChunkKey]], Sequence[NDArray[Any]]]
+    ) -> list[NDArray[Any]]:
+        missing = [key for key in keys if key not in self.held]
+        if missing:
+            self.held.update(zip(missing, load(missing), strict=True))
+        return [self.held[key] for key in keys]
 
 
 def test_a_cache_is_asked_by_array_and_chunk_and_gives_the_same_values() -> None:
@@ -159,11 +162,25 @@ def test_a_cache_is_asked_by_array_and_chunk_and_gives_the_same_values() -> None
     for _ in range(2):
         np.testing.assert_array_equal(cached.read(range(4), window), VALUES[:, window.rows, window.columns])
     assert cache.held.keys() == {("a/b", time, y, x) for time in range(4) for y in (0, 1, 2) for x in (0, 1, 2)}
-    assert len(counting.operations) == len(cache.held)
+    # a request for each shard in each block of periods (chunks are one period deep), not one for each chunk
+    assert [one.name for one in counting.operations] == ["get_ranges"] * (4 * 2 * 2)
     # what a reader gets is its own: the cached chunk stays as it was
     mine = cached.read([0], Window(row=0, column=0, height=4, width=5))
     mine[:] = -1
     np.testing.assert_array_equal(cached.read([0], Window(row=0, column=0, height=4, width=5))[0], VALUES[0, :4, :5])
+
+
+def test_a_cache_that_holds_some_chunks_is_filled_by_one_request_for_each_shard() -> None:
+    array, counting = an_array(listed=True)
+    cached = replace(array, cache=Remembering())
+    cached.read([1], Window(row=0, column=0, height=1, width=1))
+    counting.operations.clear()
+    window = Window(row=0, column=0, height=12, width=10)
+    np.testing.assert_array_equal(cached.read([1], window)[0], VALUES[1, window.rows, window.columns])
+    assert [(one.name, *one.keys) for one in counting.operations] == [
+        ("get_ranges", "a/b/c/0/0/0"),
+        ("get_ranges", "a/b/c/0/1/0"),
+    ]
 
 
 @pytest.mark.parametrize("listed", [True, False])

@@ -18,6 +18,7 @@ from services.core.grid import Grid
 from services.core.product import Product, Provider
 from services.core.quantity import Quantity
 from services.core.segment import SegmentCog
+from services.core.spread import Spread
 from services.core.style import Style
 from services.core.time_axis import TimeAxis
 
@@ -75,8 +76,15 @@ def version(
         anchor=axis.starts[0],
         parent=None,
         provenance={"segment0": {"models": {"net": "cd" * 32}}},
-        statistics={"xco2": {"minimum": 1.0, "maximum": 2.0}, "sigma": {"minimum": 0.5, "maximum": 3.0}},
+        spreads={"sigma": Spread.of(np.linspace(0.5, 3.0, 101), 200)},
     )
+
+
+def test_scores_of_the_models_are_told_with_the_card_they_are_from() -> None:
+    scores = {"cd" * 32: {"model": "net", "scores": [{"output": "xco2", "synthetic": True, "metrics": {"rmse": 0.5}}]}}
+    told = collection(replace(version(), scores=scores))["cenote:scores"]
+    assert told == [{"card": "cd" * 32, **scores["cd" * 32]}]
+    assert "cenote:scores" not in collection(version())
 
 
 def collection(found: Version) -> stac.Document:
@@ -117,7 +125,8 @@ def test_a_collection_tells_its_cube() -> None:
     assert document["extent"]["temporal"]["interval"] == [["2015-01-01T00:00:00Z", "2015-04-30T23:59:59Z"]]
     assert document["cube:variables"]["xco2"]["cenote:ancillary"] == ["sigma"]
     assert document["cube:variables"]["sigma"]["type"] == "auxiliary"
-    assert document["renders"]["sigma"]["rescale"] == [[0.5, 3.0]], "without a style the values decide"
+    # without a style the values decide
+    assert document["renders"]["sigma"]["rescale"] == [[pytest.approx(0.55), pytest.approx(2.95)]]
     assert document["cenote:models"] == {"net": "cd" * 32}
 
 

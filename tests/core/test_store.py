@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Protocol, override
+from typing import Any, Protocol, override
 
 import botocore.session
 import numpy as np
@@ -42,6 +42,7 @@ from services.core.errors import (
 from services.core.settings import StoreSettings
 from services.core.store import Observed, Operation, Store
 from services.core.store import bucket as bucket_module
+from services.core.store import interface as interface_module
 from services.core.store.bucket import Bucket
 from services.core.store.directory import Directory
 
@@ -95,6 +96,17 @@ def settings_of(server: Server) -> StoreSettings:
             "access_key_id": server.access_key,
             "secret_access_key": server.secret_key,
         }
+    )
+
+
+def client_of(server: Server) -> Any:
+    """Another client, for what a store has no words for."""
+    return botocore.session.get_session().create_client(
+        "s3",
+        endpoint_url=server.endpoint,
+        region_name=server.region,
+        aws_access_key_id=server.access_key,
+        aws_secret_access_key=server.secret_key,
     )
 
 
@@ -166,6 +178,39 @@ def test_a_file_is_stored_as_its_content(store: Store, content: bytes, tmp_path:
     (tmp_path / "body").write_bytes(b"changed later")
     assert store.get("a/file") == content
     assert store.size("a/file") == len(content)
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Bytes of a part: the fewest that S3 takes, one at a time, so that a file of more is a large one."""
+    size = 5 << 20
+    for module in (bucket_module, interface_module):
+        monkeypatch.setattr(module, "PART_BYTES", size)
+        monkeypatch.setattr(module, "PARTS_AT_ONCE", 1)
+    return size
+
+
+@pytest.fixture
+def large(small_parts: int, tmp_path: Path) -> Path:
+    """A file of two parts and a half, no two of whose bytes' surroundings are alike."""
+    path = tmp_path / "large"
+    path.write_bytes(np.random.default_rng(0).bytes(small_parts * 5 // 2))
+    return path
+
+
+def test_a_large_file_is_stored_whole_and_once(store: Store, large: Path, small_parts: int) -> None:
+    content = large.read_bytes()
+    store.create("deep/large", large)
+    assert [len(part) for part in store.parts("deep/large")] == [small_parts, small_parts, small_parts // 2]
+    assert b"".join(store.parts("deep/large")) == content
+    large.write_bytes(content[::-1])
+    with pytest.raises(ObjectExists, match="'deep/large'"):
+        store.create("deep/large", large)
+    assert store.get("deep/large") == content
+    store.create("nothing", b"")
+    assert list(store.parts("nothing")) == []
+    with pytest.raises(ObjectMissing):
+        list(store.parts("never"))
 
 
 def test_a_file_that_is_not_there_is_no_fault_of_the_store(store: Store, tmp_path: Path) -> None:
@@ -316,7 +361,6 @@ def test_a_key_that_is_none_is_refused_by_every_method(store: Store, key: str) -
 
 @pytest.mark.parametrize("expected", ["nothing", "an object"])
 def test_of_racing_writers_exactly_one_wins(store: Store, expected: str) -> None:
-    # SeaweedFS lets racers wait for its locks for seconds.
     for turn in range(2):
         key = f"race/{turn}"
         tag = None if expected == "nothing" else store.swap(key, b"start", None)
@@ -328,9 +372,12 @@ def test_of_racing_writers_exactly_one_wins(store: Store, expected: str) -> None
         answers = race(16, write)
         lost = PreconditionFailed if tag else ObjectExists
         winners = [number for number, answer in enumerate(answers) if not isinstance(answer, StoreError)]
-        assert len(winners) == 1, answers
-        assert sum(type(answer) is lost for answer in answers) == 15, answers
-        assert store.get(key) == f"{winners[0]}".encode()
+        # SeaweedFS lets racers wait for its locks for seconds: on a busy machine some hear nothing in time
+        unheard = [number for number, answer in enumerate(answers) if type(answer) is StoreUnavailable]
+        assert not unheard or isinstance(store, Bucket), answers
+        assert len(winners) == 1 or (not winners and unheard), answers
+        assert len(winners) + len(unheard) + sum(type(answer) is lost for answer in answers) == 16, answers
+        assert int(store.get(key)) in (winners or unheard)
 
 
 def test_racing_increments_lose_none(store: Store) -> None:
@@ -952,6 +999,37 @@ def test_a_create_whose_answer_was_lost_is_a_success(
     assert [request.split()[0] for request in proxy.requests] == ["PUT", "PUT", "HEAD", "GET"]
 
 
+@pytest.mark.parametrize("fault", ["503", "reset", "lost", pytest.param("stall", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("before", [2, 4, 6], ids=["begin", "part", "finish"])
+def test_a_fault_that_passes_costs_a_large_file_one_request(
+    faulty: tuple[Proxy, Store, Store], fault: str, before: int, large: Path
+) -> None:
+    proxy, store, direct = faulty
+    proxy.plan(*["pass"] * before, fault)
+    store.create("large", large)
+    assert direct.get("large") == large.read_bytes()
+    sent = [request.split()[0] for request in proxy.requests]
+    assert sent.count("PUT") in {3, 4}, "parts that were sent are not sent again"
+
+
+def test_a_large_file_whose_part_cannot_be_sent_leaves_nothing(
+    faulty: tuple[Proxy, Store, Store], large: Path, minio: Server
+) -> None:
+    proxy, store, direct = faulty
+    proxy.plan(*["pass"] * 4, *["503"] * 5)
+    with pytest.raises(StoreUnavailable, match="did not write large: it answered 503"):
+        store.create("large", large)
+    with pytest.raises(ObjectMissing):
+        direct.size("large")
+    client = client_of(minio)
+    assert isinstance(direct, Bucket)
+    with contextlib.closing(client):
+        left = client.list_multipart_uploads(Bucket=direct.name, Prefix=f"{direct.prefix}/large")
+    assert left.get("Uploads", []) == []
+    store.create("large", large)
+    assert direct.get("large") == large.read_bytes()
+
+
 @pytest.mark.parametrize("theirs", [b"theirs", b"ours" + b"!"])
 def test_a_create_whose_attempt_failed_does_not_take_another_writers_object_for_its_own(
     faulty: tuple[Proxy, Store, Store], theirs: bytes
@@ -1059,13 +1137,7 @@ def test_without_keys_nothing_is_signed_or_looked_up(minio: Server, monkeypatch:
     assert isinstance(direct, Bucket)
     direct.create("public", b"for all")
     bucket = bucket_of(minio)
-    client = botocore.session.get_session().create_client(
-        "s3",
-        endpoint_url=minio.endpoint,
-        region_name=minio.region,
-        aws_access_key_id=minio.access_key,
-        aws_secret_access_key=minio.secret_key,
-    )
+    client = client_of(minio)
     statement = f'{{"Effect":"Allow","Principal":"*","Action":"s3:GetObject","Resource":"arn:aws:s3:::{bucket}/*"}}'
     with contextlib.closing(client):
         client.put_bucket_policy(Bucket=bucket, Policy=f'{{"Version":"2012-10-17","Statement":[{statement}]}}')

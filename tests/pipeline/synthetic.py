@@ -24,6 +24,7 @@ from services.core.quantity import Quantity
 from services.core.store import Store
 from services.core.style import Style
 from services.core.time_axis import TimeAxis
+from services.pipeline import models
 from services.pipeline import publish as publishing
 from services.pipeline import run as running
 from services.pipeline.code import Code, this_code
@@ -110,7 +111,7 @@ class Planted:
         return (Input(name="made up", size=1, sha256=f"{self.shift:064x}"),)
 
     def models(self) -> Mapping[str, str]:
-        return {name: sha256(Path(at) / "model.onnx") for name, at in self.models_at.items()}
+        return {name: sha256(Path(at) / "card.json") for name, at in self.models_at.items()}
 
     def model_directories(self) -> Mapping[str, Path]:
         return {name: Path(at) for name, at in self.models_at.items()}
@@ -156,6 +157,14 @@ class Planted:
             else:
                 out[place] = np.where(missing, np.nan, values * 0.125)
         return out
+
+
+def write_model(folder: Path, body: bytes, **card: Any) -> Path:
+    """A model and its card, as far as the pipeline looks at them."""
+    folder.mkdir(exist_ok=True)
+    (folder / "model.onnx").write_bytes(body)
+    (folder / "card.json").write_text(json.dumps({"sha256": sha256(folder / "model.onnx"), **card}))
+    return folder
 
 
 def sha256(path: Path) -> str:
@@ -216,10 +225,9 @@ def composed(
 ) -> Version:
     """Run a plan; the version that would list its segment."""
     base = current(store, made.product.id)
-    if recipe is not None:
-        publishing.store_models(store, made.models, recipe.model_directories())
+    scores = {} if recipe is None else models.keep(store, made.models, recipe.model_directories())
     outcome = running.run(store, made, recipe, client, progress or Quiet())
-    return publishing.compose(made, outcome, base)
+    return publishing.compose(made, outcome, base, scores=scores)
 
 
 def render(

@@ -1,5 +1,6 @@
 """Adding, filling and correcting periods write what they touch and nothing else, however long the archive is."""
 
+import json
 from collections import Counter
 from dataclasses import replace
 
@@ -95,20 +96,19 @@ def test_adding_a_month_costs_the_same_at_24_periods_and_a_series_block_later(me
     assert len(chunks) == len(list(REGIONAL.grid.shards()))
     assert [path for path in sorted(few) if path.startswith("cog/")] == ["cog/flux/2003-01.tif", "cog/heat/2003-01.tif"]
 
-    def others(beside: dict[str, int]) -> dict[str, int]:
-        """Beside the segment: without the version file, and what STAC browsers read."""
-        return {
-            key: size
-            for key, size in beside.items()
-            if not key.startswith(("synthetic/versions/", ".cenote-probe"))
-            and not key.endswith(("collection.json", "catalog.json"))
+    def others(store: Store, beside: dict[str, int]) -> dict[str, int]:
+        """Beside the segment, without the version file, and its segments and ranges in the copy for STAC browsers."""
+        sizes = {
+            key: size for key, size in beside.items() if not key.startswith(("synthetic/versions/", ".cenote-probe"))
+        }
+        copy = json.loads(store.get(layout.collection_key("synthetic")))
+        return sizes | {
+            layout.collection_key("synthetic"): len(layout.canonical({**copy, "assets": {}, "renders": {}}))
         }
 
-    pointer = layout.pointer_key("synthetic")
-    assert others(few_beside) == others(many_beside) == {pointer: memory.size(pointer)}
-    assert few_beside.keys() - {k for k in few_beside if "versions" in k} == many_beside.keys() - {
-        k for k in many_beside if "versions" in k
-    }
+    beside = others(memory, few_beside)
+    assert beside == others(other, many_beside)
+    assert beside.keys() == {layout.pointer_key("synthetic"), layout.collection_key("synthetic"), layout.CATALOG_KEY}
 
 
 def test_an_append_holds_only_the_blocks_that_it_touches(memory: Store) -> None:
@@ -281,14 +281,32 @@ def test_provenance_names_inputs_code_and_what_was_copied(memory: Store) -> None
     assert origin["copied"] == {version.maps[0].segment: version.segments[version.maps[0].segment]}
 
 
-def test_statistics_span_everything_that_is_listed(memory: Store) -> None:
+def test_spreads_are_of_everything_that_is_listed(memory: Store) -> None:
     recipe = Planted(product=REGIONAL, axis=months(2))
     render(memory, recipe)
     render(memory, replace(recipe, axis=months(4)))
-    decoded = PACKED.decode(recipe.stored(PACKED, months(4)))
-    found = now(memory).statistics["heat"]
-    assert found["minimum"] == pytest.approx(np.nanmin(decoded))
-    assert found["maximum"] == pytest.approx(np.nanmax(decoded))
+    stored = recipe.stored(PACKED, months(4))
+    decoded = PACKED.decode(stored)
+    found = now(memory).spreads["heat"]
+    assert found.percentiles[0] == pytest.approx(np.nanmin(decoded))
+    assert found.percentiles[-1] == pytest.approx(np.nanmax(decoded))
+    assert (found.values, found.valid) == (stored.size, np.isfinite(decoded).sum())
+    width = np.nanmax(decoded) - np.nanmin(decoded)
+    for percent in (2.0, 50.0, 98.0):
+        assert found.at(percent) == pytest.approx(np.nanpercentile(decoded, percent), abs=0.03 * width)
+
+
+def test_a_first_segment_without_values_says_nothing_about_the_range(memory: Store) -> None:
+    axis = months(2)
+    recipe = Planted(product=REGIONAL, axis=axis.take([0]), empty=axis.ids)
+    render(memory, recipe)
+    spread = now(memory).spreads["heat"]
+    assert (spread.valid, spread.at(0.0), spread.valid_share) == (0, None, 0.0)
+    longer = replace(recipe, axis=axis, empty=axis.ids[:1])
+    render(memory, longer)
+    decoded = PACKED.decode(longer.stored(PACKED, axis))
+    assert now(memory).spreads["heat"].at(0.0) == pytest.approx(np.nanmin(decoded)) != 0
+    assert now(memory).spreads["heat"].valid_share == pytest.approx(np.isfinite(decoded).mean())
 
 
 def test_appends_work_alike_on_every_store(store: Store) -> None:

@@ -351,19 +351,150 @@ def test_a_gc_that_crashes_anywhere_is_finished_by_the_next(archive: tuple[Store
         collect(store, clock)
 
 
-def test_gc_of_what_is_not_published_or_damaged_deletes_nothing(archive: tuple[Store, list[str]], clock: Clock) -> None:
+def test_what_a_first_render_left_is_deleted_and_what_one_still_writes_is_not(memory: Store, clock: Clock) -> None:
+    failed, running = (planned(memory, recipe(shift)) for shift in (0, 1))
+    for made, shift in ((failed, 0), (running, 1)):
+        watched = Watched(memory)
+        watched.crash_at(20, applied=True)
+        with pytest.raises(Crash):
+            composed(watched, recipe(shift), made)
+    foreign = "photos/segments/2026/rome.jpg"
+    memory.create(foreign, b"somebody else's")
+    key = max(listed.key for listed in memory.list(layout.segment_prefix("synthetic", running.segment)))
+    assert gc.collectable(memory) == ["synthetic"]
+    for days in (6, 8, 10):
+        clock.later = days * DAY
+        dated = Dated(memory, {key: clock() - HOUR})
+        said = collect(dated, clock)
+        assert said.marked == ((failed.segment,) if days == 8 else ())
+        assert said.deleted == ((failed.segment,) if days == 10 else ())
+    # the render that went on is published after all
+    publishing.publish(memory, composed(memory, recipe(1), running))
+    assert verify(memory, "synthetic").findings == ()
+    clock.later = 30 * DAY
+    with pytest.raises(CollectionNotFound, match="there is no collection 'photos'"):
+        gc.collect(memory, "photos", now=clock)
+    assert memory.get(foreign)
+
+
+def test_nothing_is_left_to_collect_of_what_was_never_published(memory: Store, clock: Clock) -> None:
+    watched = Watched(memory)
+    watched.crash_at(20, applied=True)
+    with pytest.raises(Crash):
+        composed(watched, recipe(0), planned(memory, recipe(0)))
+    for later in (8 * DAY, 10 * DAY):
+        clock.later = later
+        collect(memory, clock)
+    assert gc.collectable(memory) == []
+    with pytest.raises(CollectionNotFound, match="there is no collection 'synthetic'"):
+        collect(memory, clock)
+
+
+def test_versions_outlive_a_pointer_that_was_lost(archive: tuple[Store, list[str]], clock: Clock) -> None:
     store, versions = archive
-    with pytest.raises(CollectionNotFound, match="there is no collection 'nobody'"):
-        gc.collect(store, "nobody", now=clock)
+    store.delete([layout.pointer_key("synthetic")])
+    for later in (30 * DAY, 32 * DAY):
+        clock.later = later
+        collect(store, clock)
+    assert {name for name in versions if memory_has(store, name)} == set(versions[-gc.KEPT_VERSIONS :])
+    for name in versions[-gc.KEPT_VERSIONS :]:
+        assert verify(store, "synthetic", name).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("kept_as", "fault"),
+    [("current", "lost"), ("current", "damaged"), ("pinned", "lost"), ("pinned", "damaged"), ("recent", "damaged")],
+)
+def test_a_kept_version_that_cannot_be_read_keeps_every_segment(
+    archive: tuple[Store, list[str]], clock: Clock, kept_as: str, fault: str
+) -> None:
+    store, versions = archive
+    chosen = {"current": versions[-1], "pinned": versions[0], "recent": versions[5]}[kept_as]
+    if kept_as == "pinned":
+        publishing.pin(store, "synthetic", chosen)
+    clock.later = 8 * DAY
+    marked = collect(store, clock).marked
+    key = layout.version_key("synthetic", chosen)
+    store = Dated(store, {listed.key: listed.last_modified for listed in store.list(key.rpartition("/")[0])})
+    whole = store.get(key)
+    store.delete([key])
+    if fault == "damaged":
+        store.create(key, whole[:-1])
+    before = contents(store, "")
+    clock.later = 10 * DAY
+    said = collect(store, clock)
+    assert said.is_blocked
+    assert (said.marked, said.deleted, said.forgotten) == ((), (), ())
+    (sentence,) = said.damaged
+    assert key in sentence
+    assert "nothing of synthetic was marked or deleted" in sentence
+    assert contents(store, "") == before
+    if kept_as == "pinned":
+        # what cannot be read can be let go
+        assert publishing.pin(store, "synthetic", chosen, keep=False).pinned == ()
+        assert not collect(store, clock).is_blocked
+    else:
+        store.delete([key])
+        store.create(key, whole)
+        assert collect(store, clock).deleted == marked
+
+
+def test_a_damaged_version_that_is_not_kept_is_told_and_holds_nobody_up(
+    archive: tuple[Store, list[str]], clock: Clock
+) -> None:
+    store, versions = archive
+    clock.later = 8 * DAY
+    marked = collect(store, clock).marked
+    key = layout.version_key("synthetic", versions[1])
+    store = Dated(store, {key: Clock()() - DAY})
+    store.overwrite(key, b"{}")
+    clock.later = 10 * DAY
+    said = collect(store, clock)
+    assert (said.deleted, said.forgotten, said.is_blocked) == (marked, (versions[0],), False)
+    assert said.damaged == (f"the stored object {key!r} is damaged: its sha256 is not the one it is named by",)
+
+
+def test_what_is_pinned_while_gc_looks_is_not_deleted(archive: tuple[Store, list[str]], clock: Clock) -> None:
+    store, versions = archive
     clock.later = 8 * DAY
     collect(store, clock)
     clock.later = 10 * DAY
-    whole = store.get(layout.version_key("synthetic", versions[5]))
+    pinned, other = (segment_of(store, name) for name in versions[:2])
+    watched = Watched(store)
+
+    def meet(number: int, operation: Operation, happen: Callable[[], None]) -> None:  # noqa: ARG001
+        if operation == Operation(name="get", keys=(layout.version_key("synthetic", versions[-1]),)):
+            happen()
+            publishing.pin(store, "synthetic", versions[0])  # after gc read the pointer
+
+    watched.meet = meet
+    assert gc.collect(watched, "synthetic", now=clock).deleted == ()
+    assert verify(store, "synthetic", versions[0]).findings == ()
+    assert collect(store, clock).deleted == (other,)
+    assert pinned in segments(store)
+
+
+def test_versions_that_are_not_kept_are_read_only_when_something_is_deleted(
+    archive: tuple[Store, list[str]], clock: Clock
+) -> None:
+    store, versions = archive
+    old = {layout.version_key("synthetic", name) for name in versions[:2]}
+    for later, read in ((8 * DAY, set()), (9 * DAY - HOUR, set()), (10 * DAY, old)):
+        clock.later = later
+        watched = Watched(store)
+        gc.collect(watched, "synthetic", now=clock)
+        assert {key for one in watched.operations if one.name == "get" for key in one.keys} & old == read
+
+
+def test_gc_of_what_is_not_published_or_damaged_deletes_nothing(archive: tuple[Store, list[str]], clock: Clock) -> None:
+    store, _ = archive
+    for name in ("nobody", "models", "Not an id"):
+        with pytest.raises(CollectionNotFound, match=f"there is no collection '{name}'"):
+            gc.collect(store, name, now=clock)
+    clock.later = 8 * DAY
+    collect(store, clock)
+    clock.later = 10 * DAY
     before = segments(store)
-    store.overwrite(layout.version_key("synthetic", versions[5]), whole[:-1])
-    with pytest.raises(Damaged, match="its sha256 is not the one it is named by"):
-        collect(store, clock)
-    store.overwrite(layout.version_key("synthetic", versions[5]), whole)
     marks = store.get(layout.marks_key("synthetic"))
     for garbage in (b"", b"[]", b'{"a":"yesterday"}', b"\xff"):
         store.overwrite(layout.marks_key("synthetic"), garbage)

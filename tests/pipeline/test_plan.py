@@ -1,6 +1,7 @@
 """What decides a segment: a plan that reads the same files otherwise is another one."""
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import pytest
 
@@ -29,6 +30,20 @@ GIVEN: dict[str, Any] = {
     "models": {},
     "facts": {"time": "band descriptions"},
 }
+
+
+def test_the_memory_of_a_cog_does_not_grow_with_its_file() -> None:
+    grid = Grid.of(west=-180, north=90, step_x="0.05", width=7200, height=3600)
+
+    days = TimeAxis.regular("2001-01-01", "P1D", 365)
+
+    def memory(cog_period: Literal["P1Y", "P1M"] | None) -> int:
+        daily = replace(PRODUCT, grid=grid, step="P1D", cog_period=cog_period)
+        return plan(**(GIVEN | {"product": daily, "available": days})).task_memory()
+
+    # a map, and four times GDAL's cache; 365 bands of 104 MB, or 31
+    assert memory("P1Y") == memory("P1M") == grid.cells * 4 + (256 << 20)
+    assert memory(None) < memory("P1M")
 
 
 @pytest.mark.parametrize(

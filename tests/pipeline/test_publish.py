@@ -1,6 +1,7 @@
 """A publish is all or nothing, whoever crashes, whoever else publishes, whatever answer is lost."""
 
 import datetime as dt
+import json
 import multiprocessing
 import multiprocessing.synchronize
 import threading
@@ -26,8 +27,8 @@ from services.core.errors import (
 )
 from services.core.grid import Window
 from services.core.settings import StoreSettings
-from services.core.store import Store
-from services.pipeline import copies
+from services.core.store import Operation, Store
+from services.pipeline import copies, models
 from services.pipeline import publish as publishing
 from services.pipeline.verify import verify
 from tests.pipeline.faults import Crash, Watched, clone
@@ -41,6 +42,7 @@ from tests.pipeline.synthetic import (
     planned,
     product,
     render,
+    write_model,
 )
 
 POINTER = layout.pointer_key("synthetic")
@@ -366,6 +368,19 @@ def test_a_pin_is_kept_by_every_later_flip_until_it_is_taken_back(memory: Store)
         publishing.pin(memory, "nobody", first.version)
 
 
+@pytest.mark.parametrize("body", [None, b"{}"], ids=["lost", "damaged"])
+def test_a_pinned_version_that_cannot_be_read_can_be_let_go(memory: Store, body: bytes | None) -> None:
+    first = render(memory, Planted(product=TINY, axis=months(2)))
+    publishing.pin(memory, "synthetic", first.version)
+    key = layout.version_key("synthetic", first.version)
+    memory.delete([key])
+    if body is not None:
+        memory.create(key, body)
+    assert publishing.pin(memory, "synthetic", first.version, keep=False).pinned == ()
+    with pytest.raises((VersionNotFound, Damaged), match=first.version):
+        publishing.pin(memory, "synthetic", first.version)
+
+
 def test_a_pin_beside_a_publish_is_a_conflict_and_not_a_lost_flip(memory: Store) -> None:
     first = render(memory, Planted(product=TINY, axis=months(2)))
     watched = Watched(memory)
@@ -390,28 +405,78 @@ def test_the_time_of_a_flip_is_in_the_pointer_only(memory: Store) -> None:
 
 
 def test_copies_that_cannot_be_written_do_not_fail_a_publish(memory: Store, caplog: pytest.LogCaptureFixture) -> None:
-    # another collection of the same store is damaged: its pointer is read for the catalog
-    memory.create("other/current.json", b"garbage")
+    watched = Watched(memory)
+
+    def meet(number: int, operation: Operation, happen: Callable[[], None]) -> None:  # noqa: ARG001
+        if operation.name == "overwrite":
+            raise StoreUnavailable("made-up failure")
+
+    watched.meet = meet
     recipe = Planted(product=TINY, axis=months(2))
-    render(memory, recipe)
+    render(watched, recipe)
     assert_published(memory, recipe)
-    assert "other/current.json" in caplog.text
+    assert "copies of synthetic were not written: made-up failure" in caplog.text
 
 
-def test_models_are_kept_under_their_digest_and_checked(memory: Store, tmp_path: Path) -> None:
-    (tmp_path / "model.onnx").write_bytes(b"a network")
-    (tmp_path / "card.json").write_bytes(b"{}")
-    recipe = Planted(product=TINY, axis=months(1), models_at={"net": str(tmp_path)})
+def test_a_damaged_neighbour_does_not_keep_a_collection_from_the_catalog(memory: Store) -> None:
+    memory.create("other/current.json", b"garbage")
+    render(memory, Planted(product=TINY, axis=months(2)))
+    links = json.loads(memory.get(layout.CATALOG_KEY))["links"]
+    assert [link["href"] for link in links if link["rel"] == "child"] == [
+        "./other/collection.json",
+        "./synthetic/collection.json",
+    ]
+
+
+def test_models_are_kept_under_the_digest_of_their_card_and_checked(memory: Store, tmp_path: Path) -> None:
+    net = write_model(tmp_path / "net", b"a network")
+    recipe = Planted(product=TINY, axis=months(1), models_at={"net": str(net)})
     sha = recipe.models()["net"]
     render(memory, recipe)
     assert memory.get(layout.model_key("net", sha)) == b"a network"
-    assert memory.get(layout.card_key("net", sha)) == b"{}"
-    publishing.store_models(memory, {"net": sha}, {"net": tmp_path})
+    assert layout.digest(memory.get(layout.card_key("net", sha))) == sha
+    models.keep(memory, {"net": sha}, {"net": net})
     with pytest.raises(ModelRefused, match="has another sha256 than the 000000000000 of the plan"):
-        publishing.store_models(memory, {"net": "0" * 64}, {"net": tmp_path})
+        models.keep(memory, {"net": "0" * 64}, {"net": net})
     memory.overwrite(layout.model_key("net", sha), b"another")
-    with pytest.raises(Damaged, match="it is not the model of its digest"):
-        publishing.store_models(memory, {"net": sha}, {"net": tmp_path})
+    with pytest.raises(Damaged, match=r"model\.onnx' is damaged: it is not what its digest names"):
+        models.keep(memory, {"net": sha}, {"net": net})
+    (net / "model.onnx").write_bytes(b"else")
+    with pytest.raises(ModelRefused, match=r"model\.onnx is not the model that its card names"):
+        models.keep(memory, {"net": sha}, {"net": net})
+    (net / "card.json").write_text("[]")
+    with pytest.raises(ModelRefused, match=r"card\.json is no card"):
+        models.keep(memory, {"net": layout.digest(b"[]")}, {"net": net})
+
+
+def test_another_card_of_the_same_model_is_another_model(memory: Store, tmp_path: Path) -> None:
+    one, other = (write_model(tmp_path / unit, b"a network", unit=unit) for unit in ("K", "degC"))
+    first = Planted(product=TINY, axis=months(1), models_at={"net": str(one)})
+    second = replace(first, models_at={"net": str(other)})
+    assert planned(memory, first).segment != planned(memory, second).segment
+    render(memory, first)
+    render(memory, replace(second, axis=months(2)))
+    assert verify(memory, "synthetic").findings == ()
+    keys = {layout.card_key("net", recipe.models()["net"]) for recipe in (first, second)}
+    assert {json.loads(memory.get(key))["unit"] for key in keys} == {"K", "degC"}
+
+
+def test_a_version_has_the_scores_of_the_models_it_was_computed_with(memory: Store, tmp_path: Path) -> None:
+    old, new = (write_model(tmp_path / name, name.encode(), scores=[{"name": name}]) for name in ("old", "new"))
+    recipe = Planted(product=TINY, axis=months(2), models_at={"net": str(old)})
+    render(memory, recipe)
+    newer = replace(recipe, axis=months(3), models_at={"net": str(new)})
+    render(memory, newer)
+    told = current_version(memory, "synthetic")[1].scores
+    assert told == {
+        recipe.models()["net"]: {"model": "net", "scores": [{"name": "old"}]},
+        newer.models()["net"]: {"model": "net", "scores": [{"name": "new"}]},
+    }
+    render(memory, newer, periods="2001-01/2001-02")
+    again = current_version(memory, "synthetic")[1].scores
+    assert again.keys() <= told.keys()
+    render(memory, newer, keep=False)
+    assert current_version(memory, "synthetic")[1].scores.keys() == {newer.models()["net"]}
 
 
 def test_a_version_that_an_earlier_release_wrote_keeps_its_id(memory: Store) -> None:

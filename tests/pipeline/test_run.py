@@ -3,21 +3,23 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, override
 
 import pytest
 from numpy.typing import NDArray
 
 from services.core import layout
 from services.core.catalog import read_pointer
-from services.core.errors import Damaged, InputRefused, Refused, RenderFailed
+from services.core.errors import Damaged, InputRefused, NothingToDo, Refused, RenderFailed
 from services.core.grid import Window
 from services.core.settings import StoreSettings
 from services.core.store import Store
 from services.core.time_axis import TimeAxis
+from services.pipeline import publish as publishing
 from services.pipeline import run as running
 from services.pipeline.code import Code, this_code
 from services.pipeline.plan import Plan
+from services.pipeline.verify import verify
 from tests.pipeline.faults import Crash, Watched
 from tests.pipeline.synthetic import (
     PACKED,
@@ -31,6 +33,7 @@ from tests.pipeline.synthetic import (
     planned,
     product,
     render,
+    write_model,
 )
 
 PRODUCT = product(grid=replace(REGION, width=23, height=17))
@@ -216,6 +219,53 @@ def test_stored_bytes_that_differ_are_refused_and_fresh_starts_another_segment(m
     assert running.next_attempt(memory, made).attempt == 3
 
 
+class Pieces(Watched):
+    """Notes how much of each object passes through memory at a time."""
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
+        self.files: set[str] = set()
+        self.largest: dict[str, int] = {}
+
+    @override
+    def create(self, key: str, data: bytes | Path) -> None:
+        if isinstance(data, Path):
+            self.files.add(key)
+        super().create(key, data)
+
+    @override
+    def get(self, key: str) -> bytes:
+        return self._noted(key, super().get(key))
+
+    @override
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        return self._noted(key, super().get_range(key, start, length))
+
+    def _noted(self, key: str, data: bytes) -> bytes:
+        self.largest[key] = max(self.largest.get(key, 0), len(data))
+        return data
+
+
+def test_a_cog_is_never_wholly_in_memory(memory: Store, recipe: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("services.core.store.interface", "services.pipeline.verify"):
+        monkeypatch.setattr(f"{module}.PART_BYTES", 500)
+    store = Pieces(memory)
+    made = planned(store, recipe)
+    version = composed(store, recipe, made)
+    prefix = layout.segment_prefix("synthetic", made.segment)
+    cogs = {f"{prefix}{cog.path}" for cog in made.cogs}
+    assert store.files == cogs
+    assert all(store.size(key) > 500 for key in cogs)
+    # the records are lost: what is there is compared, and recorded with the same digest
+    records = {key: store.get(key) for key in (f"{prefix}ledger/{task.id}.json" for task in made.tasks("cog"))}
+    store.delete(records)
+    assert composed(store, recipe, made) == version
+    assert {key: store.get(key) for key in records} == records
+    publishing.publish(store, version)
+    assert verify(store, "synthetic").findings == ()
+    assert {store.largest[key] for key in cogs} == {500}
+
+
 def test_a_record_or_a_seal_that_is_damaged_is_an_error_that_names_it(memory: Store, recipe: Planted) -> None:
     made = planned(memory, recipe)
     composed(memory, recipe, made)
@@ -238,7 +288,7 @@ def test_a_record_or_a_seal_that_is_damaged_is_an_error_that_names_it(memory: St
 def test_a_segment_id_names_everything_that_decides_its_bytes(memory: Store, recipe: Planted, tmp_path: Path) -> None:
     made = planned(memory, recipe)
     assert planned(memory, replace(recipe, log=None, slow=1.0)).segment == made.segment
-    (tmp_path / "model.onnx").write_bytes(b"net")
+    net = write_model(tmp_path / "net", b"net")
     others = [
         planned(memory, replace(recipe, shift=1)),
         planned(memory, replace(recipe, axis=months(3))),
@@ -250,7 +300,7 @@ def test_a_segment_id_names_everything_that_decides_its_bytes(memory: Store, rec
         planned(memory, replace(recipe, product=replace(PRODUCT, map_block=2))),
         planned(memory, replace(recipe, product=replace(PRODUCT, cog_period="P1Y"))),
         planned(memory, replace(recipe, product=replace(PRODUCT, fixed_mask=True))),
-        planned(memory, replace(recipe, models_at={"net": str(tmp_path)})),
+        planned(memory, replace(recipe, models_at={"net": str(net)})),
         planned(memory, recipe, code=Code(version=this_code().version, source="0" * 64)),
         planned(memory, recipe, code=Code(version="99", source=this_code().source)),
         made.with_attempt(2),
@@ -273,7 +323,7 @@ def test_a_recipe_is_not_needed_where_nothing_is_fresh_and_missed_where_somethin
 
 def test_nothing_to_do_is_said(memory: Store, recipe: Planted) -> None:
     render(memory, recipe)
-    with pytest.raises(Refused, match="nothing to do: synthetic already has all 2 periods that the inputs allow"):
+    with pytest.raises(NothingToDo, match="nothing to do: synthetic already has all 2 periods that the inputs allow"):
         planned(memory, recipe)
     with pytest.raises(Refused, match="the inputs of synthetic do not allow 2003-01: no period contains 2003-01-01"):
         planned(memory, recipe, periods="2003-01")

@@ -71,6 +71,8 @@ def test_the_cells_that_a_box_touches(bbox: str, cells: tuple[int, int, int, int
         ("170,0,-170,1", "west must be less than east"),
         ("200,0,210,10", "touches no cell"),
         ("0,91,1,95", "touches no cell"),
+        ("170,0,190,10", "crosses the edge of the grid at 180: render its two sides"),
+        ("-190,0,-170,10", "crosses the edge of the grid at -180"),
     ],
 )
 def test_a_box_that_is_none_or_touches_nothing_is_refused(bbox: str, said: str) -> None:

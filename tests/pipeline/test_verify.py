@@ -17,7 +17,7 @@ from services.core.store import Store
 from services.pipeline.cog import write_cog
 from services.pipeline.verify import verify
 from tests.pipeline.faults import clone
-from tests.pipeline.synthetic import PACKED, REGION, Planted, current, months, product, render
+from tests.pipeline.synthetic import PACKED, REGION, Planted, current, months, product, render, write_model
 
 PRODUCT = product(grid=replace(REGION, width=23, height=17))
 WHOLE = Window(row=0, column=0, height=17, width=23)
@@ -25,9 +25,7 @@ WHOLE = Window(row=0, column=0, height=17, width=23)
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Planted:
-    folder = tmp_path_factory.mktemp("net")
-    (folder / "model.onnx").write_bytes(bytes(range(256)))
-    (folder / "card.json").write_bytes(b"{}")
+    folder = write_model(tmp_path_factory.mktemp("net"), bytes(range(256)))
     return Planted(product=PRODUCT, axis=months(3), models_at={"net": str(folder)})
 
 
@@ -84,6 +82,7 @@ def keys(store: Store) -> dict[str, tuple[str, list[int]]]:
         "version": (layout.version_key("synthetic", version.id), even),
         "COG": (f"{prefix}cog/heat/2001-03.tif", [0, 8, 300, 700, -1]),
         "model": (layout.model_key(*net), [0, 100, -1]),
+        "card": (layout.card_key(*net), even[:-2]),
     }
 
 
@@ -101,6 +100,7 @@ KINDS = [
     "version",
     "COG",
     "model",
+    "card",
 ]
 
 
@@ -284,20 +284,19 @@ def test_a_cog_whose_base_level_differs_is_found_though_its_checksum_holds(memor
 
 
 def test_every_model_of_an_archive_is_checked_not_only_the_newest(memory: Store, tmp_path: Path) -> None:
-    older, newer = tmp_path / "older", tmp_path / "newer"
-    for folder in (older, newer):
-        folder.mkdir()
-        (folder / "model.onnx").write_bytes(folder.name.encode())
-        (folder / "card.json").write_bytes(b"{}")
+    older, newer = (write_model(tmp_path / name, name.encode()) for name in ("older", "newer"))
     first = Planted(product=PRODUCT, axis=months(1), models_at={"net": str(older)})
     render(memory, first)
     render(memory, replace(first, axis=months(2), models_at={"net": str(newer)}))
     for folder in (older, newer):
-        key = layout.model_key("net", replace(first, models_at={"net": str(folder)}).models()["net"])
-        whole = memory.get(key)
-        memory.overwrite(key, flipped(whole, 0))
-        assert [finding.key for finding in verify(memory, "synthetic").findings] == [key]
-        memory.overwrite(key, whole)
+        digest = replace(first, models_at={"net": str(folder)}).models()["net"]
+        for key in (layout.model_key("net", digest), layout.card_key("net", digest)):
+            whole = memory.get(key)
+            memory.overwrite(key, flipped(whole, 0))
+            assert [finding.key for finding in verify(memory, "synthetic").findings] == [key]
+            memory.delete([key])
+            assert [finding.fact for finding in verify(memory, "synthetic").findings] == ["it is missing"]
+            memory.overwrite(key, whole)
 
 
 def test_verify_counts_what_it_saw_and_names_what_there_is_not(published: Store) -> None:
@@ -310,7 +309,7 @@ def test_verify_counts_what_it_saw_and_names_what_there_is_not(published: Store)
         for listed in published.list(layout.segment_prefix("synthetic", segment))
         if "/ledger/" not in listed.key
     ]
-    assert report.objects == len(listed) + 1  # and the model
+    assert report.objects == len(listed) + 2  # and the model with its card
     seals = sum(published.size(layout.objects_key("synthetic", name)) for name in version.segments)
     assert report.bytes == sum(one.size for one in listed) - seals
     assert report.periods == 3

@@ -20,6 +20,8 @@ def test_scores_of_a_published_version_equal_those_of_its_cogs_at_the_sites(writ
         return str(done.stdout)
 
     run("render", "sample_earth", "--workers", "0")
+    assert "nothing to do: sample_earth already has all" in run("render", "sample_earth")
+    assert "nothing to do" in run("plan", "sample_earth")
     scores = json.loads(run("validate", "sample_earth", "--json"))
     assert scores["synthetic"] is True
     observations = read_observations(written)

@@ -25,6 +25,8 @@ Whole = Callable[[Any], np.ndarray]
 
 class _Server(http.server.ThreadingHTTPServer):
     requests: list[str]
+    unsent: tuple[str, ...] = ()
+    """Headers that this server does not send."""
 
     daemon_threads = True
 
@@ -38,6 +40,15 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.requests.append(self.path)
         super().do_GET()
+
+    def send_header(self, keyword: str, value: str) -> None:
+        if keyword not in self.server.unsent:
+            super().send_header(keyword, value)
+
+    def translate_path(self, path: str) -> str:
+        # a server that chooses the file by its query: ?file=NAME
+        _, mark, chosen = path.partition("?file=")
+        return super().translate_path(f"/{chosen}" if mark else path)
 
     def end_headers(self) -> None:
         path = Path(self.translate_path(self.path))
@@ -112,6 +123,40 @@ def test_a_remote_file_that_changes_is_refused(basic: Any, write: Write, web: tu
         recipe.compute(recipe.periods(), Window(row=0, column=0, height=2, width=2))
     # it is another file now, and is fetched as such
     assert inspect([f"{url}/file.nc"], IngestOptions()).table.sources[0].stamp == '"0"'
+
+
+@pytest.mark.parametrize("unsent", [("ETag",), ("ETag", "Last-Modified")])
+def test_a_remote_file_that_changed_since_the_last_run_is_read_anew(
+    unsent: tuple[str, ...], basic: Any, write: Write, web: tuple[str, _Server], whole: Whole
+) -> None:
+    url, server = web
+    server.unsent = unsent
+    path = Path(write("netcdf4", basic))
+    size = path.stat().st_size
+    np.testing.assert_array_equal(whole(inspect([f"{url}/file.nc"], IngestOptions()).recipe("x")), basic.values)
+    handles.close_all()
+    basic.values[:] = basic.values[:, ::-1]
+    path = Path(write("netcdf4", basic))
+    os.utime(path, (path.stat().st_atime, path.stat().st_mtime + 5))  # Last-Modified counts in seconds
+    assert path.stat().st_size == size
+    np.testing.assert_array_equal(whole(inspect([f"{url}/file.nc"], IngestOptions()).recipe("x")), basic.values)
+
+
+def test_the_query_of_an_address_chooses_the_file(
+    basic: Any, write: Write, web: tuple[str, _Server], tmp_path: Path, whole: Whole
+) -> None:
+    url, server = web
+    one = Path(write("netcdf4", basic)).rename(tmp_path / "one.nc")
+    first = basic.values.copy()
+    basic.values[:] = basic.values[:, ::-1]
+    two = Path(write("netcdf4", basic)).rename(tmp_path / "two.nc")
+    for path in (one, two):
+        os.utime(path, (1e9, 1e9))
+    server.unsent = ("ETag",)
+    assert one.stat().st_size == two.stat().st_size
+    for name, values in (("one.nc", first), ("two.nc", basic.values)):
+        recipe = inspect([f"{url}/data.nc?file={name}"], IngestOptions()).recipe("x")
+        np.testing.assert_array_equal(whole(recipe), values)
 
 
 def test_remote_files_that_are_not_there_or_pages(web: tuple[str, _Server], tmp_path: Path) -> None:

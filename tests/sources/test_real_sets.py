@@ -17,34 +17,9 @@ from services.core.grid import Grid, Window
 from services.pipeline.recipe import Recipe
 from services.sources.ingest import inspect
 from services.sources.options import IngestOptions
+from tests.realsets import north_up, opened, turned
 
 type Whole = Callable[[Recipe], NDArray[Any]]
-
-
-def north_up(data: xr.DataArray, grid: Grid) -> xr.DataArray:
-    """An xarray of (time, y, x) put on the grid by its own coordinates."""
-    latitude = next(str(d) for d in data.dims if str(d).startswith("lat"))
-    longitude = next(str(d) for d in data.dims if str(d).startswith("lon"))
-    data = data.transpose("time", latitude, longitude)
-    found = data.sel(
-        {
-            latitude: xr.DataArray(grid.latitudes, dims=latitude),
-            longitude: xr.DataArray(grid.longitudes, dims=longitude),
-        },
-        method="nearest",
-        tolerance=1e-3,
-    )
-    return found.sortby("time")
-
-
-def opened(path: Path, engine: Any, **options: Any) -> xr.Dataset:
-    return xr.open_dataset(path, engine=engine, **options)
-
-
-def turned(data: xr.Dataset) -> xr.Dataset:
-    """0..360 to -180..180, by xarray's own means."""
-    name = "lon" if "lon" in data else "longitude"
-    return data.assign_coords({name: (data[name].astype("float64") + 180.0 + 1e-4) % 360.0 - 180.0 - 1e-4}).sortby(name)
 
 
 def test_oco2_seasia(realdata: Path, whole: Whole) -> None:

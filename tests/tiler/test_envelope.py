@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import httpx
@@ -11,6 +12,7 @@ from fastapi.testclient import TestClient
 from starlette.responses import Response, StreamingResponse
 
 from services.core.settings import Settings
+from tiler import deadline
 from tiler.chunks import ChunkCache
 from tiler.envelope import Envelope
 from tiler.errors import add_handlers
@@ -42,6 +44,16 @@ def wrapped(gate: threading.Event) -> Callable[..., TestClient]:
         def slow() -> str:
             gate.wait(10)
             return "late"
+
+        @app.get("/reads")
+        def reads() -> str:
+            for _ in range(50):
+                app.state.reads += 1
+                time.sleep(0.05)
+                deadline.check()
+            return "late"
+
+        app.state.reads = 0
 
         @app.get("/stream")
         def stream() -> Response:
@@ -140,6 +152,16 @@ def test_a_request_that_takes_too_long_is_ended(wrapped: Callable[..., TestClien
     assert slow.headers["retry-after"] == "2"
     assert slow.headers["access-control-allow-origin"] == "*"
     assert asyncio.run(asked(app, "/slow"))[0].status_code == 200
+
+
+def test_the_thread_of_a_request_that_was_given_up_stops_at_its_next_read(wrapped: Callable[..., TestClient]) -> None:
+    app = wrapped(request_seconds=0.2).app
+    assert isinstance(app, FastAPI)
+    slow, quick = asyncio.run(asked(app, "/reads", "/quick"))
+    assert (slow.status_code, quick.status_code) == (503, 200)
+    assert "too long" in slow.json()["detail"]
+    assert 2 <= app.state.reads < 20
+    deadline.check()  # that of the request only
 
 
 def test_above_its_queue_the_service_says_so(wrapped: Callable[..., TestClient], gate: threading.Event) -> None:

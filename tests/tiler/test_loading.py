@@ -1,6 +1,7 @@
 """The cache that joins loads."""
 
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -53,6 +54,44 @@ def test_an_error_reaches_all_who_wait_and_is_not_kept() -> None:
             with pytest.raises(ValueError, match="no"):
                 future.result(5)
     assert cache.get("key", lambda: 7) == 7
+
+
+def test_what_is_missing_is_loaded_in_one_call() -> None:
+    cache: LoadingCache[str, str] = LoadingCache(10)
+    asked: list[list[str]] = []
+
+    def load(keys: Sequence[str]) -> list[str]:
+        asked.append(list(keys))
+        return [key.upper() for key in keys]
+
+    assert cache.get_all(["a", "b"], load) == ["A", "B"]
+    assert cache.get_all(["c", "b", "d", "c", "a"], load) == ["C", "B", "D", "C", "A"]
+    assert asked == [["a", "b"], ["c", "d"]]
+    assert (cache.counts.misses, cache.counts.hits) == (4, 2)
+
+
+def test_one_damaged_value_of_several_harms_nobody_who_does_not_want_it() -> None:
+    cache: LoadingCache[str, str] = LoadingCache(10)
+    entered, go = threading.Event(), threading.Event()
+
+    def load(keys: Sequence[str]) -> list[str]:
+        if not entered.is_set():
+            entered.set()
+            assert go.wait(5)
+        if "bad" in keys:
+            raise ValueError("bad")
+        return [key.upper() for key in keys]
+
+    with ThreadPoolExecutor(2) as pool:
+        both = pool.submit(cache.get_all, ["good", "bad"], load)
+        assert entered.wait(5)
+        one = pool.submit(cache.get_all, ["good"], load)
+        while cache.counts.hits < 1:
+            pass
+        go.set()
+        assert one.result(5) == ["GOOD"]
+        with pytest.raises(ValueError, match="bad"):
+            both.result(5)
 
 
 def test_loads_of_different_keys_do_not_wait_for_each_other() -> None:

@@ -492,6 +492,21 @@ def test_statistics_are_weighted_by_area(client: TestClient, world: World) -> No
     assert holes["valid_percent"] == pytest.approx(100 * areas[there].sum() / areas.sum(), abs=0.01)
 
 
+def test_a_float32_is_told_as_it_was_written(client: TestClient, world: World) -> None:
+    source, grid = source_values(world, "xco2", "xco2_std", 2), GRIDS["global"]
+    row, column = np.argwhere(~np.isnan(source))[50_000].tolist()
+    x, y = float(grid.longitudes[column]), float(grid.latitudes[row])
+    written = float(str(np.float32(source[row, column])))
+    assert written != source[row, column]
+    query = "datetime=2020-01&variable=xco2_std"
+    assert client.get(f"{C}/point/{x},{y}?{query}").json()["values"] == [written]
+    ring = [[x + dx / 4, y + dy / 4] for dx, dy in ((-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1))]
+    box = {"type": "Polygon", "coordinates": [ring]}
+    found = client.post(f"{C}/statistics?{query}", json=box).json()["properties"]["statistics"]["b1"]
+    assert {found[name] for name in ("min", "max", "median", "majority", "percentile_98")} == {written}
+    assert (found["mean"], found["std"]) == (source[row, column], 0.0)
+
+
 def test_statistics_of_areas(client: TestClient, world: World) -> None:
     source = source_values(world, "xco2", "xco2", 3)
     feature = {"type": "Feature", "id": "a", "properties": {"name": "square"}, "geometry": SQUARE}

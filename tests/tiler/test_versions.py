@@ -4,6 +4,7 @@ import io
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import override
 
 import numpy as np
@@ -144,6 +145,28 @@ def test_a_store_that_is_away(directory: Store, service: Serve) -> None:
     assert client.get("/readyz").status_code == 200
 
 
+def test_after_a_publish_only_new_segments_are_opened(directory: Store, service: Serve) -> None:
+    for count in (1, 2, 3):
+        publish(directory, 1, count, keep=True)
+    store = Flaky(directory)
+    client = service(store, pointer_seconds=0)
+    periods = ["2020-01", "2020-02", "2020-03", "2020-04"]
+
+    def opened(count: int) -> list[str]:
+        store.seen.clear()
+        for period in periods[:count]:
+            value_of(client, f"{TILE}?datetime={period}")
+        return [key for operation in store.seen for key in operation.keys if key.endswith("/objects.json")]
+
+    before = opened(3)
+    assert len(set(before)) == len(before) == 3
+    publish(directory, 1, 4, keep=True)
+    after = opened(4)
+    assert len(after) == 1
+    assert after[0] not in before
+    assert opened(4) == []
+
+
 def test_a_304_reads_nothing(directory: Store, service: Serve) -> None:
     publish(directory, 1)
     tag = service(directory).get(TILE).headers["etag"]
@@ -223,20 +246,93 @@ def test_a_deleted_shard_is_an_error_and_not_missing_values(varied: Store, servi
     assert (point.status_code, point.json()["key"]) == (502, shard)
 
 
+@pytest.mark.parametrize("is_there", [True, False])
 @pytest.mark.parametrize("part", ["objects.json", "versions/", "current.json"])
-def test_damaged_documents_are_errors_that_name_them(varied: Store, service: Serve, part: str) -> None:
+def test_damaged_and_missing_documents_are_errors_that_name_them(
+    varied: Store, service: Serve, part: str, *, is_there: bool
+) -> None:
     key = next(objects(varied, part))
-    flip(varied, key, 0.5 if part != "current.json" else 0.0)
+    if is_there:
+        flip(varied, key, 0.5 if part != "current.json" else 0.0)
+    else:
+        varied.delete([key])
     answer = service(varied).get(f"{C}/tiles/WebMercatorQuad/0/0/0")
+    if part == "current.json" and not is_there:
+        assert answer.status_code == 404, "nothing is published then"
+        return
     assert (answer.status_code, answer.json()["key"]) == (502, key)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_damage_is_told_by_its_key_and_no_more_and_harms_nobody_else(
+    varied: Store, service: Serve, caplog: pytest.LogCaptureFixture, tmp_path: Path, *, is_there: bool
+) -> None:
+    shard = next(objects(varied, "maps.zarr/0/xco2/c/"))
+    if is_there:
+        for place in (0.1, 0.3, 0.6):
+            flip(varied, shard, place)
+    else:
+        varied.delete([shard])
+    publish_other(varied)
+    client = service(varied)
+    series, csv = "position?coords=POINT(0.2%200.2)", "cube?bbox=-180,-90,180,90&f=CSV"
+    for needs_it in ("tiles/WebMercatorQuad/3/3/3.npy", "bbox/-180,-90,180,90.npy", csv):
+        caplog.clear()
+        answer = client.get(f"{C}/{needs_it}")
+        assert answer.status_code == 502, needs_it
+        assert answer.headers["content-type"] == "application/problem+json"
+        document = answer.json()
+        assert set(document) == {"type", "title", "status", "detail", "key"}
+        assert document["key"] == shard
+        assert shard in document["detail"]
+        for secret in (str(tmp_path), "Traceback", ".py"):
+            assert secret not in answer.text
+        assert [record.levelname for record in caplog.records if shard in record.getMessage()] == ["ERROR"]
+        assert "Traceback" not in caplog.text
+        for does_not in (
+            f"{C}/tiles/WebMercatorQuad/0/0/0.npy",
+            f"{C}/{series}",
+            C,
+            f"{C}/items",
+            "/collections",
+            "/collections/other/tiles/WebMercatorQuad/0/0/0",
+            "/readyz",
+        ):
+            assert client.get(does_not).status_code == 200, does_not
+
+
+def test_a_missing_file_of_a_version_is_an_error_and_not_half_an_answer(varied: Store, service: Serve) -> None:
+    shard = next(objects(varied, "maps.zarr/0/xco2/c/"))
+    client = service(varied)
+    version = client.get(C).json()["version"]
+    path = f"{C}/instances/{version}/assets/{shard.removeprefix('demo/')}"
+    assert client.get(path).content == varied.get(shard)
+    varied.delete([shard])
+    answer = client.get(path)
+    assert (answer.status_code, answer.json()["key"]) == (502, shard)
+
+
+def publish_other(store: Store) -> None:
+    product = a_product("other", GRID, PLACE)
+    axis = TimeAxis.regular("2020-01", "P1M", 1)
+    publish_arrays(store, Arrays(product=product, axis=axis, values={"place": np.zeros((1, *GRID.shape))}))
 
 
 def test_a_collection_published_now_is_served_now(directory: Store, service: Serve) -> None:
     client = service(directory, pointer_seconds=0.1)
     assert client.get(f"{C}/info").status_code == 404
+    assert client.get("/collections").json()["collections"] == []
     version = publish(directory, 5)
     time.sleep(0.15)
     assert value_of(client) == (5.0, version)
+    assert [one["id"] for one in client.get("/collections").json()["collections"]] == ["demo"]
+    assert client.get("/search").json()["numberMatched"] == 1
+    found = client.get(f"{C}/position?coords=POINT(0.2%200.2)")
+    assert found.json()["ranges"]["place"]["values"] == [5.0]
+    later = publish(directory, 6, 2)
+    time.sleep(0.15)
+    assert value_of(client, f"{TILE}?datetime=2020-02") == (6.0, later)
+    assert client.get(C).json()["version"] == later
     pointer, _ = current_version(directory, "demo")
-    assert pointer.version == version
+    assert pointer.version == later
     assert layout.pointer_key("demo") == "demo/current.json"

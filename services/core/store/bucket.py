@@ -32,6 +32,8 @@ from services.core.errors import (
 )
 from services.core.settings import StoreSettings
 from services.core.store.interface import (
+    PART_BYTES,
+    PARTS_AT_ONCE,
     Listed,
     Store,
     body_size,
@@ -51,6 +53,8 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 _SLOWEST = float(1 << 20)
 """Bytes per second: large objects get as much more time."""
 _PAGE = 1000
+_MOST_PARTS = 10_000
+"""Parts that S3 makes an object of."""
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 3.0
 _SHORTEST_ATTEMPT = 1 / 8
@@ -195,6 +199,9 @@ class Bucket(Store):
     @override
     def create(self, key: str, data: bytes | Path) -> None:
         size = body_size(data)
+        if isinstance(data, Path) and size > PART_BYTES * PARTS_AT_ONCE:
+            self._create_in_parts(key, data, size)
+            return
         body = _mapped(data) if isinstance(data, Path) else data
         attempts = 0
 
@@ -209,6 +216,29 @@ class Bucket(Store):
             # Only an attempt before this one can have left it there: its answer was lost.
             if attempts == 1 or not self._holds(key, body, size):
                 raise
+
+    def _create_in_parts(self, key: str, path: Path, size: int) -> None:
+        """Store a large file by a multipart upload; obstore tries each part again, so that no fault costs all of them.
+
+        Mapping the file and sending it at once needs no more memory of its own, but dask counts mapped pages too.
+        """
+        with contextlib.suppress(ObjectMissing):
+            self.size(key)
+            raise ObjectExists(key)
+        part = max(PART_BYTES, math.ceil(size / _MOST_PARTS))
+
+        def call(client: S3Store) -> None:
+            client.put(self._full(key), path, use_multipart=True, chunk_size=part, max_concurrency=PARTS_AT_ONCE)
+
+        try:
+            # the deadlines are those of one request, while others share the line
+            self._do("write", key, call, sent=part * PARTS_AT_ONCE, attempts=1, retries=self.settings.attempts - 1)
+        except StoreError:
+            # the answer to the last request may have been lost, and a second one finds the upload gone
+            with contextlib.suppress(StoreError):
+                if self._holds(key, _mapped(path), size):
+                    return
+            raise
 
     @override
     def swap(self, key: str, data: bytes, expected: str | None) -> str:
@@ -282,11 +312,12 @@ class Bucket(Store):
 
     def _holds(self, key: str, body: bytes | mmap.mmap, size: int) -> bool:
         """Whether the stored object is what was sent."""
-        step = 8 << 20
-        return self.size(key) == size and all(
-            self.get_range(key, start, min(step, size - start)) == body[start : start + step]
-            for start in range(0, size, step)
-        )
+        seen = 0
+        for part in self.parts(key):
+            if part != body[seen : seen + len(part)]:
+                return False
+            seen += len(part)
+        return seen == size
 
     def _do[Answer](
         self,
@@ -297,11 +328,13 @@ class Bucket(Store):
         sent: int = 0,
         received: int = 0,
         attempts: int | None = None,
+        retries: int = 0,
     ) -> Answer:
         """Do one operation: attempts with pauses between them, all within the total time.
 
         The time of each request is bounded by its client, and no request begins that could end too late. Bytes that are
-        known to travel extend the time, in powers of two so that few clients are needed.
+        known to travel extend the time, in powers of two so that few clients are needed. What takes many requests is
+        tried once, and each of them ``retries`` times more.
         """
         total = self.settings.total_seconds
         attempts = attempts or self.settings.attempts
@@ -313,7 +346,7 @@ class Bucket(Store):
             remaining = allowed - (time.monotonic() - started)
             limit = total * 2.0 ** math.floor(math.log2(remaining / total + 1e-3))
             try:
-                return call(_client(self, limit, silence))
+                return call(_client(self, limit, silence, retries))
             except (BaseError, OSError) as error:
                 fault = _Fault.of(error)
                 if not fault.passing:
@@ -399,7 +432,7 @@ def _mapped(path: Path) -> bytes | mmap.mmap:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
 
 
-def _client(store: Bucket, limit: float, silence: float) -> S3Store:
+def _client(store: Bucket, limit: float, silence: float, retries: int = 0) -> S3Store:
     """Return the client of this process for requests of at most ``limit`` seconds."""
     _runtimes.add(os.getpid())
     if len(_runtimes) > 1:
@@ -407,11 +440,11 @@ def _client(store: Bucket, limit: float, silence: float) -> S3Store:
             f"{store} cannot be used in a process that was forked from one that used object storage, as it would hang: "
             "start it by spawn or forkserver"
         )
-    return _open_client(store, limit, silence)
+    return _open_client(store, limit, silence, retries)
 
 
 @functools.lru_cache(maxsize=128)
-def _open_client(store: Bucket, limit: float, silence: float) -> S3Store:
+def _open_client(store: Bucket, limit: float, silence: float, retries: int) -> S3Store:
     settings = store.settings
     options: ClientConfig = {
         "allow_http": (settings.endpoint or "").startswith("http://"),
@@ -442,7 +475,7 @@ def _open_client(store: Bucket, limit: float, silence: float) -> S3Store:
         store.name,
         config=config,
         client_options=options,
-        retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=limit)},
+        retry_config={"max_retries": retries, "retry_timeout": timedelta(seconds=limit * (1 + retries))},
         credential_provider=provider,
     )
 

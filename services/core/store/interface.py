@@ -22,6 +22,11 @@ RESERVED = ".cenote-local"
 SCRATCH = ".cenote-probe"
 """First segment of the keys that a probe writes and removes."""
 
+PART_BYTES = 16 << 20
+"""A large object is read, and sent, in parts of this many bytes."""
+PARTS_AT_ONCE = 4
+"""Parts of one object that are on their way at a time; a file of no more is sent in one piece."""
+
 _SEGMENT = re.compile(r"[A-Za-z0-9._=+-]{1,255}")
 _KEY = re.compile(rf"(?:{_SEGMENT.pattern}/)*{_SEGMENT.pattern}")
 _LONGEST = 900
@@ -136,6 +141,10 @@ class Store(ABC):
         A reader sees all of it or nothing, whenever the writer dies. If an attempt failed with its fate unknown and the
         next one finds the key taken, what is stored is read back: the same bytes are success.
 
+        A file of more than ``PARTS_AT_ONCE`` parts is never wholly in memory. S3 takes more than 5 GiB in parts only,
+        and obstore completes those without a precondition: the key is looked at before, but of two writers that start
+        at once both may succeed, and the last one's bytes stay. So let such a file's key decide its bytes.
+
         Raises:
             ObjectExists: the key is taken; whether by the same bytes is not looked at.
         """
@@ -186,6 +195,17 @@ class Store(ABC):
             Damaged: the object ends before the range does.
         """
         return self.get_ranges(key, [(start, length)])[0]
+
+    @final
+    def parts(self, key: str) -> Iterator[bytes]:
+        """Iterate over an object's content in pieces of ``PART_BYTES``, for who must not hold all of it.
+
+        Raises:
+            ObjectMissing: nothing is stored under the key.
+        """
+        size = self.size(key)
+        for start in range(0, size, PART_BYTES):
+            yield self.get_range(key, start, min(PART_BYTES, size - start))
 
     @final
     def probe(self) -> None:

@@ -29,9 +29,9 @@ def open_recipe(inputs: Path) -> "SampleEarth":
         InputRefused: if a predictor is missing a month, or has another unit or grid; names file and fact.
         ModelRefused: if the model, its card and the features do not agree.
     """
-    card = _predictor(None).card
+    card = _predictor().card
     _check_card(card)
-    return SampleEarth(predictors=Predictors.find(inputs), model_sha256=card.sha256, card_sha256=card.digest)
+    return SampleEarth(predictors=Predictors.find(inputs), card_sha256=card.digest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +39,8 @@ class SampleEarth:
     """The recipe. It names the model by its digest, so that a worker with another model refuses."""
 
     predictors: Predictors
-    model_sha256: str
-    """Of model.onnx."""
-
     card_sha256: str
-    """Of the card, which holds the missing and range rules."""
+    """Of the card, which names its model and holds the missing and range rules."""
 
     @property
     def product(self) -> Product:
@@ -60,7 +57,7 @@ class SampleEarth:
 
     def models(self) -> Mapping[str, str]:
         """The network."""
-        return {PRODUCT.id: self.model_sha256}
+        return {PRODUCT.id: self.card_sha256}
 
     def model_directories(self) -> Mapping[str, Path]:
         """Where the network lies."""
@@ -75,7 +72,6 @@ class SampleEarth:
             "features": dict(FEATURES),
             "era5_first_column": sorted({place.shift for place in era5}),
             "era5_latitudes_rise": sorted({place.rising for place in era5}),
-            "model_card_sha256": self.card_sha256,
         }
 
     def compute(self, periods: TimeAxis, window: Window) -> dict[str, NDArray[Any]]:
@@ -85,7 +81,7 @@ class SampleEarth:
             InputRefused: if a file is no longer the one that was planned with, or broken.
             ModelRefused: if this process' model is not the one that was planned with, or does not predict.
         """
-        predictor = _predictor(self.model_sha256)
+        predictor = _predictor()
         if predictor.card.digest != self.card_sha256:
             raise ModelRefused(f"the card of {PRODUCT.id} is {predictor.card.digest}, planned with {self.card_sha256}")
         stored = {
@@ -103,9 +99,9 @@ class SampleEarth:
         return stored
 
 
-def _predictor(sha256: str | None) -> Predictor:
+def _predictor() -> Predictor:
     try:
-        return Predictor.open(DIRECTORY, sha256=sha256)
+        return Predictor.open(DIRECTORY)
     except ModelError as error:
         raise ModelRefused(str(error)) from error
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import time
 from collections.abc import Callable
 from typing import Any, override
 
@@ -95,19 +96,21 @@ def test_a_batch_speaks_the_encodings_of_position(world: Any, kind: str) -> None
 
 
 class Counted(Observed):
-    """A store that counts the parts of objects that are read."""
+    """A store that counts the parts of objects that are read, and takes its time for each."""
 
-    __slots__ = ("parts",)
+    __slots__ = ("ranges", "seconds")
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: Any, seconds: float = 0.0) -> None:
         super().__init__(inner)
-        self.parts = 0
+        self.ranges = 0
+        self.seconds = seconds
 
     @override
     def around[Answer](self, operation: Operation, call: Callable[[], Answer]) -> Answer:
         if operation.name in {"get_range", "get_ranges"}:
+            time.sleep(self.seconds)
             answer = call()
-            self.parts += 1 if operation.name == "get_range" else len(answer)  # type: ignore[arg-type]
+            self.ranges += 1 if operation.name == "get_range" else len(answer)  # type: ignore[arg-type]
             return answer
         return call()
 
@@ -120,7 +123,21 @@ def test_each_chunk_is_read_once_however_the_places_are_mixed(world: Any) -> Non
     places = [[x + 0.01 * n, y] for n, (x, y) in zip(range(300), itertools.cycle([(-179, 89), (-140, 80), (-179, 50)]))]
     with TestClient(app) as client:
         post(client, "xco2_test/points?parameter-name=soundings", {"coords": places})
-    assert store.parts == 3
+    assert store.ranges == 3
+
+
+def test_a_batch_that_takes_too_long_is_ended_and_reads_no_further(world: Any) -> None:
+    store = Counted(world.store, seconds=0.1)
+    app = create_app(Settings(store=world.url, request_seconds=1), store)
+    # a chunk each: 6 s of reading
+    places = {"coords": [[x, y] for x in range(-179, 180, 30) for y in (80, 50, 20, -10, -40)]}
+    with TestClient(app) as client:
+        answer = client.post("/collections/xco2_test/points?parameter-name=soundings", json=places)
+        assert answer.status_code == 503
+        assert "took too long" in answer.json()["detail"]
+        assert store.ranges < 30
+        place = {"coords": [places["coords"][0]]}
+        assert client.post("/collections/xco2_test/points?parameter-name=soundings", json=place).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -164,6 +181,13 @@ def test_places_values_and_bytes_are_capped(world: Any) -> None:
         answer = client.post("/collections/xco2_test/points", json=places)
         assert answer.status_code == 413
         assert "30 periods x 10 places x 3 variables are 900 values and at most 899" in answer.json()["detail"]
+    app = create_app(Settings(store=world.url, max_cells=899), world.store)
+    with TestClient(app) as client:
+        for query in ("points", "points?f=csv", "points?f=NetCDF"):
+            answer = client.post(f"/collections/xco2_test/{query}", json=places)
+            assert answer.status_code == 413
+            assert "30 periods x 10 places x 3 variables are 900 values and at most 899" in answer.json()["detail"]
+        assert client.post("/collections/xco2_test/points?datetime=latest", json=places).status_code == 200
     app = create_app(Settings(store=world.url, max_body_bytes=50), world.store)
     with TestClient(app) as client:
         assert client.post("/collections/xco2_test/points", json=places).status_code == 413

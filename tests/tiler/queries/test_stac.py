@@ -19,7 +19,7 @@ from services.core.settings import Settings, StoreSettings
 from services.core.store import Store
 from tiler.app import create_app
 from tiler.downloads import byte_range
-from tiler.stac import MOST_ITEMS
+from tiler.items import MOST_ITEMS
 
 EDR_MEMBERS = {
     "id", "title", "description", "keywords", "links", "extent", "data_queries", "crs", "output_formats",

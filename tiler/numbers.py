@@ -1,0 +1,53 @@
+"""Values as numbers in JSON and CSV: the places that a value is stored with, and no more.
+
+A packed quantity, or one with a quantum, has the decimals of its step. Others are floats as they were written: a
+float32 is told by the shortest decimal that reads back as the same float32 (394.37717, not 394.3771667480469).
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.core.quantity import Quantity
+
+MEAN_DECIMALS = 2
+"""Places that a mean shows beyond the quantum of its values: many cells know more than one."""
+
+
+def numbers(quantity: Quantity, stored: NDArray[Any]) -> list[Any]:
+    """Stored values as numbers, nested as the array is; NaN where missing, None among whole numbers."""
+    if is_whole(quantity):
+        whole = stored.astype(object)
+        whole[quantity.missing(stored)] = None
+        listed: list[Any] = whole.tolist()
+        return listed
+    return decoded_numbers(quantity, quantity.decode(stored))
+
+
+def decoded_numbers(quantity: Quantity, values: NDArray[np.floating[Any]]) -> list[Any]:
+    """Decoded values, or differences of such, as numbers, nested as the array is; NaN where missing."""
+    if quantity.decimals is None and quantity.dtype == "float32" and not quantity.is_packed:
+        single = values.astype(np.float32)
+        shortest = np.fromiter((float(str(value)) for value in single.flat), dtype=np.float64, count=single.size)
+        return rounded(shortest.reshape(single.shape), None)
+    return rounded(values, quantity.decimals)
+
+
+def mean_numbers(quantity: Quantity, values: NDArray[np.float64]) -> list[Any]:
+    """Means as numbers; NaN where missing."""
+    if quantity.decimals is None:
+        return decoded_numbers(quantity, values)
+    return rounded(values, quantity.decimals + MEAN_DECIMALS)
+
+
+def rounded(values: NDArray[np.floating[Any]], decimals: int | None) -> list[Any]:
+    """Numbers with so many decimals, nested as the array is; None: with all their digits."""
+    exact = values.astype(np.float64)
+    listed: list[Any] = (exact if decimals is None else np.round(exact, decimals)).tolist()
+    return listed
+
+
+def is_whole(quantity: Quantity) -> bool:
+    """Whether its values are whole numbers."""
+    return quantity.is_integer and not quantity.is_packed
