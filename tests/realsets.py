@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import rasterio
 import xarray as xr
 
@@ -34,15 +35,19 @@ def rows_and_columns(data: xr.DataArray) -> xr.DataArray:
 
 def on_grid(data: xr.DataArray, grid: Grid) -> xr.DataArray:
     """Put on the grid by its own coordinates; lazy as it was, its axes in the order they were."""
-    latitude, longitude = axes(data)
-    return data.sel(
-        {
-            latitude: xr.DataArray(grid.latitudes, dims=latitude),
-            longitude: xr.DataArray(grid.longitudes, dims=longitude),
-        },
-        method="nearest",
-        tolerance=1e-3,
-    )
+    chosen: dict[str, slice | np.ndarray[Any, Any]] = {}
+    for name, centres in zip(axes(data), (grid.latitudes, grid.longitudes), strict=True):
+        places = data.get_index(name).get_indexer(pd.Index(centres), method="nearest", tolerance=1e-3)
+        assert (places >= 0).all(), f"{name}: {int((places < 0).sum())} cells of the grid are none of the source"
+        steps = set(np.diff(places).tolist())
+        # a slice is read far faster than the same places one by one
+        if steps == {1}:
+            chosen[name] = slice(int(places[0]), int(places[-1]) + 1)
+        elif steps == {-1}:
+            chosen[name] = slice(int(places[0]), None if places[-1] == 0 else int(places[-1]) - 1, -1)
+        else:
+            chosen[name] = places
+    return data.isel(chosen)
 
 
 def axes(data: xr.DataArray) -> tuple[str, str]:
@@ -98,14 +103,16 @@ def bcsd(path: Path, variable: str, *, mask_and_scale: bool = True) -> xr.DataAr
 
 
 def era5_uk(path: Path, *, mask_and_scale: bool = True) -> xr.DataArray:
-    with opened(path, "cfgrib", backend_kwargs={"indexpath": ""}) as data:
-        times = data.valid_time.to_numpy()
+    """By GDAL's own GRIB driver, which shares nothing with eccodes."""
+    with rasterio.open(path) as dataset:
+        valid = [int(dataset.tags(band)["GRIB_VALID_TIME"].split()[0]) for band in dataset.indexes]
+    times = np.asarray(valid, dtype="datetime64[s]").astype("datetime64[ns]")
     return of_bands(path, times, mask_and_scale=mask_and_scale)
 
 
 def oco3(path: Path, *, mask_and_scale: bool = True) -> xr.DataArray:
     """Lazy: 14400 x 7200 x 8. The last column stands where the first does."""
-    data: xr.DataArray = opened(path, "zarr", chunks=None, mask_and_scale=mask_and_scale).xco2
+    data: xr.DataArray = opened(path, "zarr", chunks=None, cache=False, mask_and_scale=mask_and_scale).xco2
     return data.isel(longitude=slice(0, -1))
 
 
