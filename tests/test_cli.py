@@ -110,6 +110,17 @@ def test_gc_tells_which_kept_version_is_damaged_and_goes_on(tmp_path: Path) -> N
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.cluster
+def test_workers_tell_progress_and_not_the_moves_of_the_scheduler(tmp_path: Path) -> None:
+    source = str(monthly(tmp_path / "a.nc", "2001-01", 3))
+    done = shell("--store", str(tmp_path / "store"), "ingest", "wells", source, "--workers", "1")
+    assert done.returncode == 0
+    assert done.stdout.startswith("wells: version ")
+    assert "regions: 3 of 3 written" in done.stderr
+    assert len(done.stderr.splitlines()) < 40, done.stderr
+    assert "distributed" not in done.stderr
+
+
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     store = tmp_path / "store"
     said = run(store, "ingest", "wells", str(monthly(tmp_path / "a.nc", "2001-01", 3)), "--dry-run")

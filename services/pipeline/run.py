@@ -6,6 +6,7 @@ the client has deadlines of its own.
 
 import base64
 import ipaddress
+import logging
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -100,6 +101,8 @@ def cluster(workers: int, scheduler: str | None = None) -> Iterator[Client | Non
     Raises:
         Refused: if the scheduler does not answer.
     """
+    # dask tells every move of its scheduler; here the progress of the tasks is told
+    logging.getLogger("distributed").setLevel(logging.WARNING)
     with dask.config.set(DASK):
         if scheduler is not None:
             _refuse_plain(scheduler)
