@@ -111,9 +111,10 @@ def era5_uk(path: Path, *, mask_and_scale: bool = True) -> xr.DataArray:
 
 
 def oco3(path: Path, *, mask_and_scale: bool = True) -> xr.DataArray:
-    """Lazy: 14400 x 7200 x 8. The last column stands where the first does."""
-    data: xr.DataArray = opened(path, "zarr", chunks=None, cache=False, mask_and_scale=mask_and_scale).xco2
-    return data.isel(longitude=slice(0, -1))
+    """14400 x 7200 x 8, 3.3 GB. The last column stands where the first does."""
+    with opened(path, "zarr", chunks=None, mask_and_scale=mask_and_scale) as data:
+        whole: xr.DataArray = data.xco2.load()
+    return whole.isel(longitude=slice(0, -1))
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class Road:
 
     version: Version
     stored: xr.DataArray
-    """The source on the grid of the collection, packed integers as they are; lazy where it is large."""
+    """The source on the grid of the collection, packed integers as they are."""
 
     values: xr.DataArray
     """The source decoded, as its reader gives it."""
@@ -77,14 +77,16 @@ def road(request: pytest.FixtureRequest, realdata: Path, tmp_path_factory: pytes
     ingested(real, realdata, str(folder), {})
     store = Store.open(str(folder), StoreSettings())
     version = current_version(store, real.id)[1]
-    stored, values = (real.source(realdata, mask_and_scale=decoded) for decoded in (False, True))
+    values = real.source(realdata, mask_and_scale=True)
+    # integers stay packed; the fill value of floats becomes NaN and nothing else
+    is_packed = version.product.quantities[0].is_packed
+    stored = real.source(realdata, mask_and_scale=False) if is_packed else values
     return Road(
         real=real,
         store=store,
         folder=folder,
         version=version,
-        # integers stay packed; the fill value of floats becomes NaN and nothing else
-        stored=on_grid(values if stored.dtype.kind == "f" else stored, version.product.grid),
+        stored=on_grid(stored, version.product.grid),
         values=values,
     )
 
