@@ -33,11 +33,11 @@ run: .venv/.run tiler/static/vendor/.made ## sample Earth: render, publish, serv
 .PHONY: test
 test: .venv/.dev tiler/static/vendor/.made ## every test; fetches torch and builds MinIO the first time  [ARGS=pytest's] [JOBS=2]
 	$(BIN)/python infra/minio/minio.py path
-	$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-fast
 test-fast: .venv/.dev tiler/static/vendor/.made ## the quick loop, under a minute: no clusters, object stores, real files  [ARGS=]
-	$(BIN)/pytest -m "not slow and not cluster and not s3 and not realdata and not browser" $(ARGS)
+	$(BIN)/pytest -n $(JOBS) -m "not slow and not cluster and not s3 and not realdata and not browser" $(ARGS)
 
 .PHONY: check
 check: .venv/.dev ## ruff, format, mypy --strict, import-linter, constraints; changes nothing, says all before it fails

@@ -234,8 +234,13 @@ FIXTURE_MARKERS = {"minio": "s3", "seaweedfs": "s3", "rclone_s3": "s3", "realdat
 """What a test asks for says what it needs: nobody has to remember the marker."""
 
 
+LONGEST = ("road", "browser")
+"""Folders whose files take minutes: begun first, so that no test process is left alone with one in the end."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test the markers of the fixtures it uses, directly or through others."""
+    """Give each test the markers of the fixtures it uses, directly or through others; put the longest first."""
+    items.sort(key=lambda item: item.path.parent.name not in LONGEST)
     for item in items:
         for fixture in getattr(item, "fixturenames", ()):
             if fixture in FIXTURE_MARKERS:

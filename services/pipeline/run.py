@@ -344,8 +344,8 @@ def _distributed(
             else:
                 yield task, RenderFailed(f"the scheduler dropped task {task.id} ({future.status})")
     finally:
-        if client.status == "running":
-            client.cancel(pending, force=True)
+        if left and client.status == "running":
+            client.cancel([future for future in pending if str(future.key) in left], force=True)
 
 
 def _next(client: Client, finished: "SimpleQueue[Future[Any]]", task_seconds: float) -> Future[Any]:

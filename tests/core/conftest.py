@@ -15,6 +15,7 @@ import pytest
 REFUSALS = {
     "503": (503, "SlowDown"),
     "500": (500, "InternalError"),
+    "403": (403, "AccessDenied"),
     "404": (404, "NoSuchKey"),
     "409": (409, "ConditionalRequestConflict"),
 }

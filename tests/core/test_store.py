@@ -910,6 +910,21 @@ def test_a_fault_that_passes_is_not_noticed(faulty: tuple[Proxy, Store, Store], 
     assert direct.get("object") == EVEN
 
 
+def test_a_write_that_is_denied_for_a_moment_is_tried_again(faulty: tuple[Proxy, Store, Store]) -> None:
+    # MinIO does so while a delete takes the emptied folder away
+    proxy, store, direct = faulty
+    for number, write in enumerate((store.create, store.overwrite)):
+        proxy.plan("403", "403")
+        write(f"new/{number}", EVEN)
+        assert direct.get(f"new/{number}") == EVEN
+    proxy.plan(always="403")
+    for operation, requests in ((lambda: store.create("more", EVEN), 3), (lambda: store.get("object"), 1)):
+        proxy.requests.clear()
+        with pytest.raises(StoreUnavailable, match="the credentials were refused"):
+            operation()
+        assert len(proxy.requests) == requests
+
+
 @pytest.mark.parametrize("operation", ["get", "size", "create", "list"])
 def test_a_stall_that_passes_costs_the_read_time(faulty: tuple[Proxy, Store, Store], operation: str) -> None:
     proxy, store, _ = faulty

@@ -103,7 +103,10 @@ def test_the_recipe_makes_what_is_declared(package: ModuleType, recipe: Recipe, 
     assert str(inputs.parent) not in told
     directories = recipe.model_directories()
     for name, sha256 in recipe.models().items():
-        assert hashlib.sha256((directories[name] / "model.onnx").read_bytes()).hexdigest() == sha256
+        card = (directories[name] / "card.json").read_bytes()
+        assert hashlib.sha256(card).hexdigest() == sha256
+        model = (directories[name] / "model.onnx").read_bytes()
+        assert json.loads(card)["sha256"] == hashlib.sha256(model).hexdigest()
         assert (directories[name] / "card.json").is_file()
 
 

@@ -78,6 +78,8 @@ _RETRIED_CODES = {
 _RETRIED_STATUSES = {408, 425, 429, 500, 502, 503, 504}
 _REFUSED_STATUSES = {401, 403}
 _RANGE_REFUSED = 416
+_DENIED_TWICE = 2
+"""MinIO answers 403 AccessDenied to a write while a delete takes the emptied folder away: tried so often again."""
 
 _runtimes: set[int] = set()
 """Processes that used obstore, as this one knows: those it was forked from, and itself."""
@@ -342,6 +344,7 @@ class Bucket(Store):
         # The client counts an upload as silence.
         silence = _extended(self.settings.read_seconds, sent)
         started = time.monotonic()
+        denied = 0
         for attempt in range(1, attempts + 1):
             remaining = allowed - (time.monotonic() - started)
             limit = total * 2.0 ** math.floor(math.log2(remaining / total + 1e-3))
@@ -349,7 +352,9 @@ class Bucket(Store):
                 return call(_client(self, limit, silence, retries))
             except (BaseError, OSError) as error:
                 fault = _Fault.of(error)
-                if not fault.passing:
+                is_denied = verb == "write" and fault.code == "AccessDenied"
+                denied += is_denied
+                if not fault.passing and not (is_denied and denied <= _DENIED_TWICE and attempt < attempts):
                     raise self._refusal(verb, key, error, fault) from error
                 pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**attempt) * random.uniform(0.5, 1.0)  # noqa: S311
                 elapsed = time.monotonic() - started
