@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,16 @@ def test_a_version_that_replaces_another_says_which_periods_vanish(tmp_path: Pat
     longer = CliRunner().invoke(app, [*words, str(monthly(tmp_path / "c.nc", "2001-02", 4))])
     assert longer.exit_code == 0
     assert "hold no" not in longer.stderr
+
+
+def test_training_without_torch_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for name in [
+        name for name in sys.modules if name.startswith(("models.sample_earth.", "services.products.sample_earth.tr"))
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+    fault = run(tmp_path, "train", "sample_earth", "--inputs", str(tmp_path), "--out", str(tmp_path / "o"), code=1)
+    assert "install cenote with its train extra" in str(fault)
 
 
 def test_the_learning_commands_say_what_they_would_do(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Commands for models: train, export, validate."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,7 +45,8 @@ def train(
         lines = [f"{product}: would train on {source} with seed {seed} into {target}", "nothing was written"]
         say(result, lines, as_json=as_json)
         return
-    work(source, target, seed, note)
+    with _needing_torch("train"):
+        work(source, target, seed, note)
     say(result, [f"{product}: trained into {target}; `cenote export {product}` makes the ONNX file"], as_json=as_json)
 
 
@@ -67,7 +70,8 @@ def export(
         lines = [f"{product}: would export {source} to {target / 'model.onnx'} and its card", "nothing was written"]
         say(result, lines, as_json=as_json)
         return
-    work(source, target, note)
+    with _needing_torch("export"):
+        work(source, target, note)
     say(result, [f"{product}: {target / 'model.onnx'} and its card"], as_json=as_json)
 
 
@@ -84,6 +88,17 @@ def validate(
     dataset = Dataset(session.store, current_version(session.store, product)[1])
     scores: dict[str, Any] = work(inputs if inputs is not None else Path(".cenote/inputs") / product, dataset, note)
     session.say(scores, [f"{name}: {value}" for name, value in scores.items()])
+
+
+@contextmanager
+def _needing_torch(command: str) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise Refused(
+            f"{command} needs the package {error.name}, which is not installed: install cenote with its train extra "
+            "(in a checkout, `make test` does)"
+        ) from None
 
 
 def _function(product: str, name: str) -> Any:

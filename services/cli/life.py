@@ -11,7 +11,7 @@ import typer
 from services.cli.make import FreshOption, SchedulerOption, WorkersOption, run_and_publish
 from services.cli.session import DryRunOption, JsonOption, StoreOption, note, open_session
 from services.core import layout
-from services.core.catalog import collection_ids, current_version, read_pointer, read_version
+from services.core.catalog import collection_ids, current_version, read_pointer, read_version, version_ids
 from services.core.errors import CollectionNotFound, Damaged
 from services.core.store import Store
 from services.pipeline import gc as collecting
@@ -49,9 +49,8 @@ def versions(
             sys.exit(1)
         return
     found = read_pointer(session.store, collection)
-    if found is None:
+    if found is None and not version_ids(session.store, collection):
         raise CollectionNotFound(f"there is no collection {collection!r}")
-    pointer = found[0]
     rows: list[dict[str, Any]] = []
     prefix = layout.versions_prefix(collection)
     entries = sorted(session.store.list(prefix), key=lambda entry: entry.last_modified, reverse=True)
@@ -60,8 +59,8 @@ def versions(
         row: dict[str, Any] = {
             "version": name,
             "written": entry.last_modified.isoformat(timespec="seconds"),
-            "current": name == pointer.version,
-            "pinned": name in pointer.pinned,
+            "current": found is not None and name == found[0].version,
+            "pinned": found is not None and name in found[0].pinned,
         }
         try:
             version = read_version(session.store, collection, name)

@@ -17,7 +17,7 @@ from services.core.product import check_id
 from services.pipeline import models
 from services.pipeline import plan as planning
 from services.pipeline import publish as publishing
-from services.pipeline.code import this_code
+from services.pipeline.code import packages_of, this_code
 from services.pipeline.recipe import Recipe
 from services.pipeline.subset import Subset, window_of
 from services.sources.options import IngestOptions
@@ -245,7 +245,7 @@ def _plan(recipe: Recipe, current: Version | None, *, periods: str | None, keep:
         product=recipe.product,
         available=recipe.periods(),
         current=current,
-        code=this_code(),
+        code=this_code(packages_of(recipe)),
         inputs=recipe.inputs(),
         models=dict(recipe.models()),
         facts=dict(recipe.facts()),

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from services.cli.session import JsonOption, StoreOption, note, open_session
-from services.core.catalog import collection_ids, current_version
+from services.core.catalog import collection_ids, current_version, folder_ids, version_ids
 from services.core.dataset import Dataset
 from services.core.errors import CenoteError
 from services.core.settings import Settings, StoreSettings
@@ -44,6 +44,11 @@ def doctor(context: typer.Context, store: StoreOption = None, as_json: JsonOptio
     names: list[str] = []
     try:
         names = list(collection_ids(session.store))
+        for name in folder_ids(session.store):
+            stored = [] if name in names else version_ids(session.store, name)
+            if stored:
+                hint = f"`cenote rollback {name} {stored[0]}` makes the newest current"
+                check(f"collection {name}", f"{len(stored)} versions, none of them current; {hint}", good=True)
         check("read and list", f"{session.store} answers; {len(names)} collections", good=True)
     except CenoteError as error:
         check("read and list", str(error), good=False)

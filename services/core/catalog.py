@@ -133,8 +133,8 @@ class Version:
     scores: dict[str, Any] = field(default_factory=dict)
     """Digest of a model's card -> the model's name and its scores on what it was not trained with; JSON data."""
 
-    spreads: dict[str, Spread] = field(default_factory=dict)
-    """Quantity -> how the values of this version and of those it was made from are spread, for ranges and legends."""
+    spreads: dict[str, dict[str, Spread]] = field(default_factory=dict)
+    """Segment -> quantity -> how the values of the segment's maps are spread."""
 
     def __post_init__(self) -> None:
         for layout_name, runs in (("maps", self.maps), ("series", self.series)):
@@ -169,21 +169,31 @@ class Version:
                 "parent": self.parent,
                 "provenance": self.provenance,
                 "scores": self.scores,
-                "spreads": {name: spread.to_json() for name, spread in self.spreads.items()},
+                "spreads": {
+                    segment: {name: spread.to_json() for name, spread in spreads.items()}
+                    for segment, spreads in self.spreads.items()
+                },
             }
         )
+
+    def spread(self, quantity: Quantity) -> Spread:
+        """How the values of a quantity are spread over the listed segments, for ranges and legends.
+
+        A period that a later segment replaced counts as long as its segment is listed for another one.
+        """
+        return Spread.merged([of[quantity.name] for _, of in sorted(self.spreads.items()) if quantity.name in of])
 
     def style(self, quantity: Quantity) -> Style:
         """How a quantity is drawn where a request does not say: as declared, else over the bulk of its values."""
         if quantity.style is not None:
             return quantity.style
-        spread = self.spreads.get(quantity.name)
+        spread = self.spread(quantity)
         for low, high in ((2.0, 98.0), (0.0, 100.0)):
-            minimum, maximum = (None, None) if spread is None else (spread.at(low), spread.at(high))
+            minimum, maximum = spread.at(low), spread.at(high)
             if minimum is not None and maximum is not None and minimum < maximum:
                 return Style(minimum=minimum, maximum=maximum)
         # all values are one value, or missing
-        middle = (None if spread is None else spread.at(50.0)) or 0.0
+        middle = spread.at(50.0) or 0.0
         return Style(minimum=middle - 0.5, maximum=middle + 0.5)
 
     @cached_property
@@ -226,7 +236,10 @@ class Version:
                 parent=document["parent"],
                 provenance=document["provenance"],
                 scores=document["scores"],
-                spreads={name: Spread.from_json(entry) for name, entry in document["spreads"].items()},
+                spreads={
+                    segment: {name: Spread.from_json(entry) for name, entry in spreads.items()}
+                    for segment, spreads in document["spreads"].items()
+                },
             )
         except (ValueError, KeyError, TypeError, DeclarationError) as error:
             raise Damaged(key, f"it is not a version ({error})") from None
@@ -325,8 +338,12 @@ def version_ids(store: Store, product: str) -> list[str]:
     return [name for name in names if _VERSION.fullmatch(name)]
 
 
+DELETING = "deleting"
+"""In place of the time of a mark: gc is at it, and nothing may count on the segment any more."""
+
+
 def read_marks(store: Store, product: str) -> dict[str, str]:
-    """Segment that gc has marked -> when, ISO 8601 UTC.
+    """Segment that gc has marked -> when, ISO 8601 UTC, or DELETING.
 
     Raises:
         Damaged: if the object that says so is not what gc writes.
@@ -348,7 +365,8 @@ def marks_from_bytes(key: str, data: bytes) -> dict[str, str]:
     try:
         marks = {str(name): str(at) for name, at in json.loads(data).items()}
         for at in marks.values():
-            dt.datetime.fromisoformat(at)
+            if at != DELETING:
+                dt.datetime.fromisoformat(at)
     except (ValueError, AttributeError) as error:
         raise Damaged(key, f"it is not a list of marks ({error})") from None
     return marks

@@ -11,8 +11,8 @@ from services.core.quantity import Quantity
 
 CATALOG_KEY = "catalog.json"
 MODELS_PREFIX = "models"
-SEGMENT_FORMAT = "cenote-segment/1"
-VERSION_FORMAT = "cenote-version/1"
+SEGMENT_FORMAT = "cenote-segment/2"
+VERSION_FORMAT = "cenote-version/2"
 
 ID_LENGTH = 20
 """Hex digits of a digest that make an id: 80 bits, so that two of a billion ids meet with odds of 1 in a million."""

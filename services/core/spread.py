@@ -1,17 +1,22 @@
 """How the values of a quantity are spread: counts and a few percentiles, mergeable without the values."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-PERCENTS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 98.0, 99.0, 99.5, 100.0)
+type Decode = Callable[[NDArray[Any]], NDArray[Any]]
+
+PERCENTS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, *range(10, 100, 10), 95.0, 97.0, 98.0, 99.0, 99.5, 100.0)
 """Percentiles that are kept; 0 and 100 are exact, the others for ranges of colour maps and legends."""
 
+_AROUND = np.convolve(np.pad(np.diff(PERCENTS), 1), [0.5, 0.5], mode="valid") / 100
+"""Share of the values that each percentile stands for: half way to its neighbours."""
+
 SAMPLE = 1 << 18
-"""The inner percentiles are taken from evenly spaced values, at most twice so many."""
+"""The inner percentiles are those of so many values at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,21 +44,29 @@ class Spread:
             raise ValueError(f"percentiles must not fall: {self.percentiles}")
 
     @classmethod
-    def of(cls, valid: NDArray[Any], values: int) -> "Spread":
-        """The spread of valid values, any shape, and of ``values`` in all."""
+    def of(cls, valid: NDArray[Any], values: int, decode: Decode = np.asarray) -> "Spread":
+        """The spread of valid values.
+
+        Args:
+            valid: any shape, as stored.
+            values: how many there are, missing ones too.
+            decode: from stored to decoded values; must keep their order.
+        """
         if not valid.size:
             return cls(values=values, valid=0)
         flat = valid.ravel()
-        some = np.sort(flat[:: max(1, flat.size // SAMPLE)])
-        inner = some[np.rint(np.asarray(PERCENTS) / 100 * (some.size - 1)).astype(np.intp)].astype(np.float64)
+        # chosen by chance, and always the same ones: a step through the values could fall in with their pattern
+        some = flat if flat.size <= SAMPLE else flat[np.random.default_rng(0).integers(0, flat.size, SAMPLE)]
+        places = np.rint(np.asarray(PERCENTS) / 100 * (some.size - 1)).astype(np.intp)
+        inner = np.sort(some)[places]
         inner[0], inner[-1] = flat.min(), flat.max()
-        return cls(values=values, valid=flat.size, percentiles=tuple(float(v) for v in inner))
+        return cls(values=values, valid=flat.size, percentiles=tuple(sorted(float(v) for v in decode(inner))))
 
     @classmethod
     def merged(cls, spreads: Sequence["Spread"]) -> "Spread":
-        """The spread of all values together: the percentiles of the mixture of their distributions.
+        """The spread of all values together.
 
-        Between its percentiles a distribution is taken to be uniform, so inner percentiles are approximate.
+        Each percentile stands for the values around it, so inner ones are approximate, and are values that were seen.
         """
         values = sum(one.values for one in spreads)
         known = [one for one in spreads if one.valid]
@@ -62,10 +75,12 @@ class Spread:
         if len(known) == 1:
             return replace(known[0], values=values)
         valid = sum(one.valid for one in known)
-        at = np.unique(np.concatenate([one.percentiles for one in known]))
-        below = sum(one.valid / valid * np.interp(at, one.percentiles, PERCENTS, left=0, right=100) for one in known)
-        inner = np.interp(PERCENTS, np.asarray(below), at)
-        inner[0], inner[-1] = at[0], at[-1]
+        seen = np.concatenate([one.percentiles for one in known])
+        shares = np.concatenate([_AROUND * (one.valid / valid) for one in known])
+        order = np.argsort(seen, kind="stable")
+        seen, below = seen[order], np.cumsum(shares[order])
+        inner = seen[np.minimum(np.searchsorted(below, np.asarray(PERCENTS) / 100), seen.size - 1)]
+        inner[0], inner[-1] = seen[0], seen[-1]
         return cls(values=values, valid=valid, percentiles=tuple(float(v) for v in inner))
 
     @property

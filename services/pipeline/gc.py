@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from services.core import layout
 from services.core.catalog import (
+    DELETING,
     Pointer,
     collection_ids,
     folder_ids,
@@ -113,9 +114,14 @@ def collect(
         )
     # somebody may have gone on writing to a segment before it was marked and seen: such a mark is dropped
     unused = {name for name, (last, _) in written.items() if name not in kept.segments and moment - last >= idle}
-    ripe = {name for name in unused & set(marks) if moment - dt.datetime.fromisoformat(marks[name]) >= grace}
+    ripe = {name for name in unused & set(marks) if _is_ripe(marks[name], moment, grace)}
     idle_now = unused - set(marks)
     forgotten, damaged = _forget(store, product, kept, ripe)
+    standing = marks
+    if ripe and not dry_run:
+        standing = marks | dict.fromkeys(ripe, DELETING)
+        # said before the pointer is looked at again: whoever pins after that look finds it, and does without
+        tag = _write_marks(store, product, standing, tag)
     # what somebody published, rolled back to or pinned meanwhile is for the next pass to look at
     if ripe and read_pointer(store, product) != kept.found:
         ripe, forgotten = set(), []
@@ -127,7 +133,7 @@ def collect(
             store.delete([key for key, _, _ in store.list(layout.segment_prefix(product, name))])
         left = {name: at for name, at in marks.items() if name in unused - ripe}
         left.update({name: moment.isoformat(timespec="seconds") for name in sorted(idle_now)})
-        if left != marks:
+        if left != standing:
             _write_marks(store, product, left, tag)
     return Collected(
         product=product,
@@ -212,8 +218,13 @@ def _read_marks(store: Store, product: str) -> tuple[dict[str, str], str | None]
     return marks_from_bytes(key, data), tag
 
 
-def _write_marks(store: Store, product: str, marks: dict[str, str], tag: str | None) -> None:
+def _is_ripe(mark: str, moment: dt.datetime, grace: dt.timedelta) -> bool:
+    # a pass that died while it deleted left a segment that nobody can use
+    return mark == DELETING or moment - dt.datetime.fromisoformat(mark) >= grace
+
+
+def _write_marks(store: Store, product: str, marks: dict[str, str], tag: str | None) -> str:
     try:
-        store.swap(layout.marks_key(product), layout.canonical(marks), tag)
+        return store.swap(layout.marks_key(product), layout.canonical(marks), tag)
     except PreconditionFailed:
         raise PublishConflict(f"another gc of {product} runs at the same time") from None

@@ -1,5 +1,6 @@
 """Make a sealed segment visible: write the version, then flip the pointer by one conditional write."""
 
+import contextlib
 import datetime as dt
 import uuid
 from collections.abc import Callable, Collection, Mapping
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from services.core import layout
 from services.core.catalog import (
+    DELETING,
     KEPT_WRITE_IDS,
     ListedCog,
     Pointer,
@@ -17,6 +19,7 @@ from services.core.catalog import (
     read_version,
     runs_of,
     segment_of,
+    version_ids,
 )
 from services.core.errors import (
     CollectionNotFound,
@@ -27,7 +30,6 @@ from services.core.errors import (
     PublishConflict,
     StoreError,
 )
-from services.core.spread import Spread
 from services.core.store import Store
 from services.pipeline import copies, models
 from services.pipeline.code import commit
@@ -84,6 +86,7 @@ def compose(
     }
     provenance = _reachable(origins, listed)
     known = {**({} if kept is None else kept.scores), **(scores or {})}
+    spreads = {**({} if kept is None else kept.spreads), plan.segment: outcome.spreads}
     return Version(
         product=plan.product,
         time=plan.time,
@@ -95,7 +98,7 @@ def compose(
         parent=plan.parent,
         provenance=provenance,
         scores={sha256: known[sha256] for _, sha256 in sorted(models.used(provenance)) if sha256 in known},
-        spreads=_spreads(outcome, kept),
+        spreads={name: spreads[name] for name in sorted(listed) if name in spreads},
     )
 
 
@@ -131,17 +134,18 @@ def write_version(store: Store, version: Version) -> None:
 
 
 def rollback(store: Store, product: str, version: str, *, now: Callable[[], dt.datetime] | None = None) -> Published:
-    """Make an older version current again.
+    """Make a stored version current: an older one again, or the first where none is published.
 
     Raises:
+        CollectionNotFound: if nothing is stored under the id.
         VersionNotFound: if there is no such version.
         PublishConflict: if somebody else moved the pointer meanwhile.
     """
     store.probe()
     found = read_pointer(store, product)
-    if found is None:
+    if found is None and not version_ids(store, product):
         raise CollectionNotFound(f"there is no collection {product!r}")
-    if found[0].version == version:
+    if found is not None and found[0].version == version:
         return Published(version=version, seq=found[0].seq, changed=False)
     target = read_version(store, product, version)
     _refuse_collected(store, target, set())
@@ -157,7 +161,7 @@ def pin(store: Store, product: str, version: str, *, keep: bool = True) -> Point
         CollectionNotFound: if the collection was never published.
         VersionNotFound: if there is no such version.
         Damaged: if the version that is to be kept cannot be read; letting it go does not read it.
-        PublishConflict: if somebody else moved the pointer meanwhile.
+        PublishConflict: if somebody else moved the pointer meanwhile, or gc is deleting the version.
     """
     store.probe()
     found = read_pointer(store, product)
@@ -165,14 +169,19 @@ def pin(store: Store, product: str, version: str, *, keep: bool = True) -> Point
         raise CollectionNotFound(f"there is no collection {product!r}")
     old, etag = found
     # a version that was lost or damaged after it was pinned must not stay pinned for ever
-    if keep or version not in old.pinned:
-        read_version(store, product, version)
+    target = read_version(store, product, version) if keep or version not in old.pinned else None
     others = tuple(name for name in old.pinned if name != version)
     pointer = replace(old, pinned=(*others, version) if keep else others)
     try:
-        store.swap(layout.pointer_key(product), pointer.to_bytes(), etag)
+        etag = store.swap(layout.pointer_key(product), pointer.to_bytes(), etag)
     except PreconditionFailed:
         raise PublishConflict(f"the pointer of {product} was moved meanwhile; run the command again") from None
+    # a gc that looked at the pointer before this may be deleting by now: it says so before it looks
+    marks = read_marks(store, product)
+    if keep and target is not None and any(marks.get(name) == DELETING for name in target.segments):
+        with contextlib.suppress(PreconditionFailed):
+            store.swap(layout.pointer_key(product), old.to_bytes(), etag)
+        raise PublishConflict(f"gc is deleting version {version} of {product}")
     return pointer
 
 
@@ -243,15 +252,6 @@ def _refuse_collected(store: Store, version: Version, kept: Collection[str]) -> 
             store.size(layout.objects_key(product, name))
         except ObjectMissing:
             raise PublishConflict(f"segment {name} of {product} was deleted by gc; render again") from None
-
-
-def _spreads(outcome: "Outcome", base: Version | None) -> dict[str, Spread]:
-    """Of all that was ever listed, so that a range does not jump when a period is corrected."""
-    before = {} if base is None else base.spreads
-    return {
-        name: Spread.merged([before[name], spread]) if name in before else spread
-        for name, spread in outcome.spreads.items()
-    }
 
 
 def _reachable(origins: dict[str, Any], listed: set[str]) -> dict[str, Any]:

@@ -31,6 +31,9 @@ class Recipe(Protocol):
 
     ``compute`` must be pure: the same periods and window give the same bytes in any process, in any order; and its
     memory must be bounded by the window and the number of periods, not by the size of the inputs.
+
+    A recipe whose ``compute`` does not look at every input again may have ``check_inputs()``, which raises InputRefused
+    if one is not what it was when it was planned with; it is called before what was computed is sealed.
     """
 
     @property

@@ -199,6 +199,9 @@ def run(
                     f"{len(failures)} of {len(todo)} tasks failed ({some}); what the others wrote is recorded, "
                     "and the same command goes on from there"
                 )
+    check = getattr(recipe, "check_inputs", None)
+    if executed and check is not None:
+        check()
     return seal(place, executed, recorded)
 
 
@@ -300,8 +303,8 @@ def _executor(client: Client | None, place: Workplace, task_seconds: float) -> I
         yield lambda tasks: _inline(place, tasks)
         return
     name = f"cenote-{place.plan.segment}"
-    _check_workers(client)
-    client.register_plugin(_Place(place, this_code()), name=name)
+    _check_workers(client, place.plan.code)
+    client.register_plugin(_Place(place, place.plan.code), name=name)
     try:
         yield lambda tasks: _distributed(client, place, tasks, task_seconds)
     finally:
@@ -378,8 +381,9 @@ class _Place(WorkerPlugin):
         self._code = code
 
     def setup(self, worker: Worker) -> None:  # noqa: ARG002 - dask's signature
-        if this_code() != self._code:
-            raise RenderFailed(_differs(this_code(), self._code))
+        here = this_code(self._code.packages)
+        if here != self._code:
+            raise RenderFailed(_differs(here, self._code))
         _PLACES[self._place.plan.segment] = self._place
 
     def teardown(self, worker: Worker) -> None:  # noqa: ARG002 - dask's signature
@@ -398,11 +402,11 @@ def _on_worker(segment: str, task: Task) -> CenoteError | None:
     return None
 
 
-def _check_workers(client: Client) -> None:
-    """Refuse workers that run other code than this client."""
-    for address, code in client.run(this_code).items():
-        if code != this_code():
-            raise Refused(f"worker {address}: {_differs(code, this_code())}")
+def _check_workers(client: Client, planned: Code) -> None:
+    """Refuse workers that run other code than was planned with."""
+    for address, code in client.run(this_code, planned.packages).items():
+        if code != planned:
+            raise Refused(f"worker {address}: {_differs(code, planned)}")
 
 
 def _differs(there: Code, here: Code) -> str:

@@ -26,6 +26,8 @@ def window_of(grid: Grid, bbox: str) -> Window:
         west, south, east, north = (Fraction(part.strip()) for part in bbox.split(","))
     except (ValueError, ZeroDivisionError):
         raise SettingsError(f"--bbox is W,S,E,N in degrees, not {bbox!r}") from None
+    if south < -90 or north > 90:
+        raise SettingsError(f"--bbox {bbox}: latitudes are -90..90")
     if not (west < east and south < north):
         raise SettingsError(f"--bbox {bbox}: west must be less than east and south less than north")
     if grid.is_global and east - west < 360 and east > grid.west and west < grid.east:
@@ -85,6 +87,12 @@ class Subset:
         """Those of the whole, and where the window lies."""
         west, south, east, north = self.product.grid.bounds
         return {**self.whole.facts(), "part_of": self.whole.product.id, "bbox": [west, south, east, north]}
+
+    def check_inputs(self) -> None:
+        """Those of the whole."""
+        check = getattr(self.whole, "check_inputs", None)
+        if check is not None:
+            check()
 
     def compute(self, periods: TimeAxis, window: Window) -> dict[str, NDArray[Any]]:
         """The values of a window inside this window."""

@@ -3,7 +3,7 @@
 import hashlib
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -232,11 +232,8 @@ class _Writer:
 
     def spread(self, quantity: Quantity, stored: NDArray[Any]) -> None:
         """Note how the values are spread."""
-        found = Spread.of(stored[~quantity.missing(stored)], int(stored.size))
-        # rounding and packing keep the order, so percentiles may be decoded afterwards
-        ends = np.asarray(found.percentiles).astype(stored.dtype)
-        decoded = tuple(float(v) for v in np.sort(quantity.decode(ends)))
-        self._spreads[quantity.name] = replace(found, percentiles=decoded)
+        valid = stored[~quantity.missing(stored)]
+        self._spreads[quantity.name] = Spread.of(valid, int(stored.size), quantity.decode)
 
     def mask(self, quantity: Quantity, window: Window, stored: NDArray[Any]) -> None:
         """Note which cells of a region are valid; every period of a fixed mask must agree."""

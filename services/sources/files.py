@@ -1,5 +1,6 @@
 """The files that a user names: found, told apart by content, brought here, hashed, and known to be unchanged."""
 
+import contextlib
 import fcntl
 import glob
 import hashlib
@@ -31,8 +32,14 @@ PIECE = 4 * 2**20
 UNMARKED = "unmarked "
 """Begins the stamp of a remote file whose server sends neither ETag nor Last-Modified: its copies are never shared."""
 
+ONCE = "once-"
+"""Begins the name of a copy that no other look may use."""
+
 _STAMPS = ("ETag", "etag", "LastModified", "last_modified", "Last-Modified", "mtime")
 """How fsspec's file systems name them, the surest first."""
+
+KEPT_SECONDS = 7 * 86400.0
+"""Copies of remote files that nobody used for so long are removed when another one is fetched."""
 
 STILL_GOOD = 60.0
 """Seconds for which a store of many objects that was looked through is taken to be unchanged."""
@@ -121,6 +128,26 @@ def local(source: Source) -> str:
     return str(_fetched(source))
 
 
+def check_unchanged(source: Source) -> None:
+    """Look at a source again, whatever was seen a moment ago.
+
+    Raises:
+        InputRefused: if it is not what it was when it was looked at.
+    """
+    with reading(source.name):
+        if source.kind == "zarr":
+            is_same = _stamp(_listing(source)) == source.stamp
+        elif source.remote:
+            fs, path = _file_system(source.location)
+            size, stamp = _remote_status(source.name, fs, path)
+            is_same = (size, stamp or source.stamp) == (source.size, source.stamp)
+        else:
+            status = Path(source.location).stat()
+            is_same = (status.st_size, str(status.st_mtime_ns)) == (source.size, source.stamp)
+    if not is_same:
+        raise InputRefused(f"{source.name} changed while it was being ingested")
+
+
 def hashed(sources: Sequence[Source], progress: Progress | None = None) -> tuple[Source, ...]:
     """The same sources with their digests, read once, piece by piece.
 
@@ -139,7 +166,7 @@ def hashed(sources: Sequence[Source], progress: Progress | None = None) -> tuple
     for source in sources:
         with reading(source.name):
             digest = _store_digest(source, tell) if source.kind == "zarr" else _file_digest(local(source), tell)
-        local(source)  # not changed while it was read
+        check_unchanged(source)
         results.append(replace(source, sha256=digest))
     return tuple(results)
 
@@ -251,6 +278,11 @@ def _remote(url: str) -> Iterator[Source]:
 
 
 def _file_system(url: str) -> tuple[Any, str]:
+    scheme = url.partition("://")[0]
+    if scheme not in fsspec.available_protocols():
+        raise InputRefused(
+            f"{without_credentials(url)}: {scheme}:// is no kind of address that is read, as s3:// and https:// are"
+        )
     fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False)  # what it knew once may have changed
     return fs, path
 
@@ -268,8 +300,13 @@ def _is_remote_zarr(fs: Any, path: str) -> bool:
 def _remote_status(name: str, fs: Any, path: str) -> tuple[int, str]:
     try:
         info = fs.info(path)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        # fsspec's http says so of a server that cannot be reached, too
+        if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
+            raise InputRefused(f"{name} cannot be reached: {error.__cause__}") from None
         raise InputRefused(f"{name} does not exist") from None
+    except ConnectionError as error:
+        raise InputRefused(f"{name} cannot be reached: {error.strerror or error}") from None
     if info.get("type") == "directory":
         raise InputRefused(f"{name} is a folder and no Zarr store; name its files, for example {name}/*.nc")
     if info.get("size") is None:
@@ -281,12 +318,16 @@ def _remote_status(name: str, fs: Any, path: str) -> tuple[int, str]:
 def _fetched(source: Source) -> Path:
     # the whole address: what stands behind the question mark, or who asks, may choose the content
     key = hashlib.sha256(f"{source.location}\n{source.size}\n{source.stamp}".encode()).hexdigest()
+    if source.stamp.startswith(UNMARKED):
+        key = ONCE + key
     folder = cache_folder()
     target = folder / f"{key}-{Path(urlsplit(source.location).path).name[-80:]}"
     if target.is_file() and target.stat().st_size == source.size:
+        os.utime(target)
         return target
     with reading(source.name):
         folder.mkdir(parents=True, exist_ok=True)
+        _forget_old(folder)
         with _locked(folder / f"{key}.lock"):
             if target.is_file() and target.stat().st_size == source.size:
                 return target
@@ -307,6 +348,16 @@ def _fetched(source: Source) -> Path:
             finally:
                 Path(scratch).unlink(missing_ok=True)
     return target
+
+
+def _forget_old(folder: Path) -> None:
+    """Remove copies that nobody used lately; a copy that cannot serve a second look, after a day."""
+    now = time.time()
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError):
+            age = now - path.stat().st_mtime
+            if age > KEPT_SECONDS or (age > KEPT_SECONDS / 7 and path.name.startswith(ONCE)):
+                path.unlink()
 
 
 @contextmanager

@@ -147,7 +147,7 @@ def target(packings: Sequence[Packing]) -> Target:
         scale_factor=first.scale_factor,
         add_offset=first.add_offset,
         fill_value=fill,
-        fact=f"{kind} widened to {wider}{packed} ({why}; {fill} stands for missing)",
+        fact=f"{kind if wider == kind.name else f'{kind} widened to {wider}'}{packed} ({why}; {fill} stands for missing)",
     )
 
 

@@ -17,7 +17,7 @@ from services.core.product import Product
 from services.core.time_axis import TimeAxis
 from services.pipeline.recipe import Input
 from services.sources import handles
-from services.sources.files import Source
+from services.sources.files import Source, check_unchanged
 from services.sources.lonlat import Layout
 from services.sources.packing import Packing, convert
 from services.sources.raster import Access, Opened
@@ -110,8 +110,22 @@ class IngestRecipe:
                 for columns, target in layout.source_columns(window):
                     values = file.read(access, numbers, layout.source_rows(window), columns)
                     stored = convert(source.name, layout.upright(values), packing, quantity)
+                    if stored.dtype.kind == "f" and np.isinf(stored).any():
+                        at = int(np.isinf(stored).any(axis=(1, 2)).argmax())
+                        raise InputRefused(
+                            f"{source.name}: {quantity.name} holds infinite values in {periods.ids[places][at]}"
+                        )
                     out[places, :, target] = stored
         return {quantity.name: out}
+
+    def check_inputs(self) -> None:
+        """Look at every file once more.
+
+        Raises:
+            InputRefused: if one is not what it was when it was looked at first.
+        """
+        for source in self.table.sources:
+            check_unchanged(source)
 
     def _reads(self, periods: TimeAxis) -> Iterator[tuple[Run, slice, slice]]:
         """What to read for some periods: the run, the maps of its file, and where they go."""

@@ -66,7 +66,7 @@ VERSION = Version(
     parent=None,
     provenance={"s-1": {"inputs": [{"name": "ä", "size": 2**40}], "share": 0.1}},
     scores={"rmse": 0.25},
-    spreads={"a": Spread.of(np.arange(-1.5, 2.1, 0.1), 40)},
+    spreads={"s-1": {"a": Spread.of(np.arange(-1.5, 2.1, 0.1), 40)}},
 )
 
 POINTER = Pointer(
@@ -91,7 +91,8 @@ def test_a_quantity_without_a_style_is_drawn_over_the_bulk_of_its_values() -> No
     plain = replace(quantity, style=None)
 
     def drawn(*values: float) -> tuple[float, float]:
-        style = replace(VERSION, spreads={plain.name: Spread.of(np.asarray(values), len(values) + 1)}).style(plain)
+        spread = Spread.of(np.asarray(values), len(values) + 1)
+        style = replace(VERSION, spreads={"s-1": {plain.name: spread}}).style(plain)
         return style.minimum, style.maximum
 
     assert drawn(*range(1001)) == (20.0, 980.0)
@@ -108,7 +109,7 @@ def test_a_version_survives_its_file_to_the_byte() -> None:
     assert again == VERSION
     assert again.to_bytes() == data
     assert again.id == VERSION.id == layout.digest(data)[:20]
-    assert json.loads(data)["format"] == "cenote-version/1"
+    assert json.loads(data)["format"] == "cenote-version/2"
 
 
 def test_no_clock_is_in_a_version_and_every_field_is_in_its_id() -> None:
@@ -235,12 +236,12 @@ def test_a_version_that_the_pointer_names_and_is_not_there_is_damage(store: Stor
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"null", b"{}", b"[1]", b"\xff", b'{"format":"cenote-version/2"}', b'{"format":"cenote-version/1"}'],
+    [b"", b"null", b"{}", b"[1]", b"\xff", b'{"format":"cenote-version/9"}', b'{"format":"cenote-version/2"}'],
 )
 def test_a_file_that_is_no_version_is_damage_though_its_digest_holds(store: Store, body: bytes) -> None:
     name = layout.digest(body)[: layout.ID_LENGTH]
     store.create(layout.version_key("made_up", name), body)
-    with pytest.raises(Damaged, match=r"it is not a version|its format is 'cenote-version/2'"):
+    with pytest.raises(Damaged, match=r"it is not a version|its format is 'cenote-version/9'"):
         read_version(store, "made_up", name)
 
 

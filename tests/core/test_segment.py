@@ -290,6 +290,6 @@ def test_another_seal_none_or_one_of_another_format_is_damage() -> None:
         Segment(store, "p", "s-1", "0" * 64)
     later = new_store()
     digest = seal(later, format="cenote-segment/9")
-    with pytest.raises(Damaged, match="its format is 'cenote-segment/9' and this release reads 'cenote-segment/1'"):
+    with pytest.raises(Damaged, match="its format is 'cenote-segment/9' and this release reads 'cenote-segment/2'"):
         Segment(later, "p", "s-1", digest)
     assert json.loads(later.get(layout.objects_key("p", "s-1")))["format"] == "cenote-segment/9"

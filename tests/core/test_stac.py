@@ -76,7 +76,7 @@ def version(
         anchor=axis.starts[0],
         parent=None,
         provenance={"segment0": {"models": {"net": "cd" * 32}}},
-        spreads={"sigma": Spread.of(np.linspace(0.5, 3.0, 101), 200)},
+        spreads={"segment0": {"sigma": Spread.of(np.linspace(0.5, 3.0, 101), 200)}},
     )
 
 

@@ -27,7 +27,7 @@ from services.core.time_axis import TimeAxis
 from services.pipeline import models
 from services.pipeline import publish as publishing
 from services.pipeline import run as running
-from services.pipeline.code import Code, this_code
+from services.pipeline.code import Code, packages_of, this_code
 from services.pipeline.plan import Plan, plan
 from services.pipeline.recipe import Input, Recipe
 
@@ -207,7 +207,7 @@ def planned(
         product=recipe.product,
         available=recipe.periods(),
         current=current(store, recipe.product.id),
-        code=code or this_code(),
+        code=code or this_code(packages_of(recipe)),
         inputs=recipe.inputs(),
         models=dict(recipe.models()),
         facts=dict(recipe.facts()),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from services.core import layout
-from services.core.catalog import current_version, read_marks, read_version
+from services.core.catalog import DELETING, current_version, read_marks, read_pointer, read_version
 from services.core.dataset import Dataset
 from services.core.errors import CollectionNotFound, Damaged, PublishConflict, Refused, VersionNotFound
 from services.core.grid import Window
@@ -472,6 +472,47 @@ def test_what_is_pinned_while_gc_looks_is_not_deleted(archive: tuple[Store, list
     assert verify(store, "synthetic", versions[0]).findings == ()
     assert collect(store, clock).deleted == (other,)
     assert pinned in segments(store)
+
+
+def test_what_is_being_deleted_cannot_be_pinned(archive: tuple[Store, list[str]], clock: Clock) -> None:
+    store, versions = archive
+    clock.later = 8 * DAY
+    marked = collect(store, clock).marked
+    clock.later = 10 * DAY
+    watched = Watched(store)
+    refused: list[str] = []
+
+    def meet(number: int, operation: Operation, happen: Callable[[], None]) -> None:  # noqa: ARG001
+        if operation.name == "delete" and not refused:
+            with pytest.raises(PublishConflict, match=f"gc is deleting version {versions[0]} of synthetic"):
+                publishing.pin(store, "synthetic", versions[0])
+            refused.append(versions[0])
+
+    watched.meet = meet
+    assert gc.collect(watched, "synthetic", now=clock).deleted == marked
+    assert refused
+    pointer = read_pointer(store, "synthetic")
+    assert pointer is not None
+    assert pointer[0].pinned == ()
+    assert not collect(store, clock).is_blocked
+
+
+def test_a_gc_that_died_while_it_deleted_is_finished(archive: tuple[Store, list[str]], clock: Clock) -> None:
+    store, _ = archive
+    clock.later = 8 * DAY
+    marked = collect(store, clock).marked
+    clock.later = 10 * DAY
+    watched = Watched(store)
+
+    def meet(number: int, operation: Operation, happen: Callable[[], None]) -> None:  # noqa: ARG001
+        if operation.name == "delete" and any(f"/{marked[0]}/" in key for key in operation.keys):
+            raise Crash
+
+    watched.meet = meet
+    with pytest.raises(Crash):
+        gc.collect(watched, "synthetic", now=clock)
+    assert read_marks(store, "synthetic")[marked[0]] == DELETING
+    assert set(collect(store, clock).deleted) == set(marked)
 
 
 def test_versions_that_are_not_kept_are_read_only_when_something_is_deleted(

@@ -428,6 +428,25 @@ def test_a_damaged_neighbour_does_not_keep_a_collection_from_the_catalog(memory:
     ]
 
 
+def test_the_first_version_or_one_whose_pointer_was_lost_is_made_current_by_rollback(memory: Store) -> None:
+    recipe = Planted(product=TINY, axis=months(1))
+    version = composed(memory, recipe, planned(memory, recipe))
+    publishing.write_version(memory, version)
+    with pytest.raises(CollectionNotFound):
+        current_version(memory, "synthetic")
+    assert publishing.rollback(memory, "synthetic", version.id) == publishing.Published(
+        version=version.id, seq=1, changed=True
+    )
+    assert current_version(memory, "synthetic")[1] == version
+    memory.delete([POINTER])
+    publishing.rollback(memory, "synthetic", version.id)
+    assert current_version(memory, "synthetic")[1] == version
+    with pytest.raises(VersionNotFound):
+        publishing.rollback(memory, "synthetic", "0" * 20)
+    with pytest.raises(CollectionNotFound):
+        publishing.rollback(memory, "nobody", version.id)
+
+
 def test_models_are_kept_under_the_digest_of_their_card_and_checked(memory: Store, tmp_path: Path) -> None:
     net = write_model(tmp_path / "net", b"a network")
     recipe = Planted(product=TINY, axis=months(1), models_at={"net": str(net)})

@@ -1,7 +1,7 @@
 """A run does what the ledger lacks, whatever stopped the one before, and gives the same bytes."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, override
 
@@ -283,6 +283,21 @@ def test_a_record_or_a_seal_that_is_damaged_is_an_error_that_names_it(memory: St
         with pytest.raises(Damaged, match=key.rpartition("/")[2].replace(".", r"\.")):
             running.run(memory, made, recipe, None, Quiet())
         memory.overwrite(key, whole)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restless(Planted):
+    """Its inputs have changed when it is done."""
+
+    def check_inputs(self) -> None:
+        raise InputRefused("made-up file changed while it was being ingested")
+
+
+def test_what_was_computed_from_inputs_that_changed_is_not_sealed(memory: Store) -> None:
+    recipe = Restless(product=PRODUCT, axis=months(2))
+    with pytest.raises(InputRefused, match="changed while"):
+        render(memory, recipe)
+    assert not [listed for listed in memory.list("") if listed.key.endswith("objects.json")]
 
 
 def test_a_segment_id_names_everything_that_decides_its_bytes(memory: Store, recipe: Planted, tmp_path: Path) -> None:

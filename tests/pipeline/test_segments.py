@@ -292,7 +292,7 @@ def test_a_period_with_no_value_at_all_is_stored_and_opens(tmp_path: Path) -> No
         assert cog_validate(path, strict=True) == (True, [], [])
         with rasterio.open(path) as source:
             assert source.read(1, masked=True).mask.all()
-    assert dataset.version.spreads["heat"].valid_share == pytest.approx(2 / 3 * (1 - 1 / 11), rel=0.02)
+    assert dataset.version.spread(PACKED).valid_share == pytest.approx(2 / 3 * (1 - 1 / 11), rel=0.02)
 
 
 def test_objects_json_lists_every_object_with_its_size_and_digest(written: Written) -> None:

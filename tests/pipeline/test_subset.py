@@ -46,7 +46,7 @@ def test_a_part_is_a_collection_with_the_values_of_the_whole(memory: Store) -> N
         ("0.1,0.1,0.2,0.2", (359, 720, 1, 1)),
         ("0,0,0.26,0.26", (358, 720, 2, 2)),
         ("-180,-90,180,90", (0, 0, 720, 1440)),
-        ("-200,-100,400,100", (0, 0, 720, 1440)),
+        ("-200,-90,400,90", (0, 0, 720, 1440)),
         (" 1/3 , 0 , 2/3 , 1 ", (356, 721, 4, 2)),
     ],
 )
@@ -70,7 +70,8 @@ def test_the_cells_that_a_box_touches(bbox: str, cells: tuple[int, int, int, int
         ("0,5,1,2", "south less than north"),
         ("170,0,-170,1", "west must be less than east"),
         ("200,0,210,10", "touches no cell"),
-        ("0,91,1,95", "touches no cell"),
+        ("0,91,1,95", "latitudes are -90..90"),
+        ("0,40,20,95", "latitudes are -90..90"),
         ("170,0,190,10", "crosses the edge of the grid at 180: render its two sides"),
         ("-190,0,-170,10", "crosses the edge of the grid at -180"),
     ],

@@ -203,7 +203,6 @@ def test_a_file_that_changes_before_it_is_hashed_is_refused(written: Callable[[s
 def test_a_zarr_store_that_changes_meanwhile_is_refused(
     raster: Any, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.sources.files.STILL_GOOD", 0.0)
     made = raster(
         values=np.ones((4, 20, 30), "f4"),
         longitudes=0.5 * np.arange(30),
@@ -216,7 +215,27 @@ def test_a_zarr_store_that_changes_meanwhile_is_refused(
     recipe.compute(recipe.periods(), window)
     chunk = next(p for p in (path / "height" / "c").rglob("*") if p.is_file())
     os.utime(chunk, ns=(0, 0))
+    # it was looked through a moment ago, but is looked at again before anything is sealed
     with pytest.raises(InputRefused, match=r"file\.zarr changed while it was being ingested"):
+        recipe.check_inputs()
+    monkeypatch.setattr("services.sources.files.STILL_GOOD", 0.0)
+    with pytest.raises(InputRefused, match=r"file\.zarr changed while it was being ingested"):
+        recipe.compute(recipe.periods(), window)
+
+
+def test_infinite_values_are_told_with_file_and_period(raster: Any, write: Write) -> None:
+    values = np.ones((4, 20, 30), "f4")
+    values[2, 5, 7] = np.inf
+    made = raster(
+        values=values,
+        longitudes=0.5 * np.arange(30),
+        latitudes=0.5 * np.arange(20),
+        times=np.asarray([0, 31, 59, 90]),
+    )
+    recipe = inspect([write("netcdf4", made)], IngestOptions()).recipe("x")
+    window = Window(row=0, column=0, height=20, width=30)
+    name = recipe.periods().ids[2]
+    with pytest.raises(InputRefused, match=rf"file\.nc: height holds infinite values in {name}"):
         recipe.compute(recipe.periods(), window)
 
 

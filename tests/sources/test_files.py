@@ -4,7 +4,9 @@ import functools
 import hashlib
 import http.server
 import os
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -142,6 +144,32 @@ def test_a_remote_file_that_changed_since_the_last_run_is_read_anew(
     np.testing.assert_array_equal(whole(inspect([f"{url}/file.nc"], IngestOptions()).recipe("x")), basic.values)
 
 
+def test_copies_that_nobody_used_for_long_are_removed(
+    basic: Any, write: Write, web: tuple[str, _Server], cache: Path
+) -> None:
+    url, server = web
+    server.unsent = ("ETag", "Last-Modified")
+    write("netcdf4", basic)
+    inspect([f"{url}/file.nc"], IngestOptions())
+    server.unsent = ()
+    inspect([f"{url}/file.nc"], IngestOptions())
+    once, kept = sorted((path for path in cache.iterdir() if path.suffix == ".nc"), key=lambda p: p.name[:5] != "once-")
+    now = time.time()
+    os.utime(once, (now, now - 2 * 86400))
+    os.utime(kept, (now, now - 2 * 86400))
+    write("netcdf4", basic)
+    inspect([f"{url}/file.nc"], IngestOptions())
+    assert not once.exists()
+    assert kept.exists()
+    handles.close_all()
+    os.utime(kept, (now, now - 8 * 86400))
+    write("netcdf4", basic)
+    os.utime(cache.parent.parent, None)
+    server.unsent = ("ETag",)
+    inspect([f"{url}/file.nc"], IngestOptions())
+    assert not kept.exists()
+
+
 def test_the_query_of_an_address_chooses_the_file(
     basic: Any, write: Write, web: tuple[str, _Server], tmp_path: Path, whole: Whole
 ) -> None:
@@ -163,6 +191,13 @@ def test_remote_files_that_are_not_there_or_pages(web: tuple[str, _Server], tmp_
     url, _ = web
     with pytest.raises(InputRefused, match=r"nothing\.nc does not exist"):
         inspect([f"{url}/nothing.nc"], IngestOptions())
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{probe.getsockname()[1]}/x.nc"
+    with pytest.raises(InputRefused, match=r"x\.nc cannot be reached"):
+        inspect([nobody], IngestOptions())
+    with pytest.raises(InputRefused, match=r"gopher:// is no kind of address"):
+        inspect(["gopher://somewhere/x.nc"], IngestOptions())
     (tmp_path / "login.nc").write_text("<html>log in</html>")
     with pytest.raises(InputRefused, match=r"login\.nc is a web page"):
         inspect([f"{url}/login.nc"], IngestOptions())
