@@ -108,23 +108,17 @@ def cells_touching(grid: Grid, boxes: Sequence[Box]) -> Cells:
     Raises:
         PositionOutside: if the grid has none.
     """
-    rows = [
-        _range(float(grid.north) - box[3], float(grid.north) - box[1], float(grid.step_y), 0.0, grid.height)
-        for box in boxes
-    ]
-    turn = float(CIRCLE / grid.step_x)
     touched = np.zeros(grid.width, dtype=bool)
     top, bottom = grid.height, 0
-    for box, (first, last) in zip(boxes, rows, strict=True):
+    for box in boxes:
+        first, last = _range(
+            float(grid.north) - box[3], float(grid.north) - box[1], float(grid.step_y), 0.0, grid.height
+        )
         if first >= last:
             continue
-        for turns in range(-2, 3):
-            left, right = _range(
-                box[0] - float(grid.west), box[2] - float(grid.west), float(grid.step_x), turns * turn, grid.width
-            )
-            if left < right:
-                touched[left:right] = True
-                top, bottom = min(top, first), max(bottom, last)
+        for part in _columns(grid, box):
+            touched[part] = True
+            top, bottom = min(top, first), max(bottom, last)
     columns = np.flatnonzero(touched)
     if not columns.size:
         west, south, east, north = grid.bounds
@@ -139,6 +133,25 @@ def cells_touching(grid: Grid, boxes: Sequence[Box]) -> Cells:
         start = int(columns[(behind + 1) % columns.size])
         width = grid.width - int(gaps[behind]) + 1
     return Cells(grid=grid, row=top, height=bottom - top, column=start, width=width)
+
+
+def columns_touching(cells: Cells, box: Box) -> NDArray[np.bool_]:
+    """Which columns of a rectangle share ground with a box, ``(x,)``."""
+    touched = np.zeros(cells.grid.width, dtype=bool)
+    for part in _columns(cells.grid, box):
+        touched[part] = True
+    return np.concatenate([touched[window.columns] for window in cells.windows])
+
+
+def _columns(grid: Grid, box: Box) -> Iterator[slice]:
+    """Which columns of a grid share ground with a box: on a regional one it may meet both ends."""
+    turn = float(CIRCLE / grid.step_x)
+    for turns in range(-2, 3):
+        left, right = _range(
+            box[0] - float(grid.west), box[2] - float(grid.west), float(grid.step_x), turns * turn, grid.width
+        )
+        if left < right:
+            yield slice(left, right)
 
 
 def _range(low: float, high: float, step: float, shift: float, size: int) -> tuple[int, int]:

@@ -1,6 +1,5 @@
 """OGC API EDR queries over a version: ``position``, ``area`` and ``cube``."""
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,8 +18,9 @@ from services.core.quantity import Quantity
 from services.core.settings import Settings
 from tiler.answer import Source as Layout
 from tiler.answer import describe
+from tiler.body import Body, read_json
 from tiler.catalogue import Served
-from tiler.cells import MOST_HELD, Cells, cells_touching, read_cells, read_places, time_blocks
+from tiler.cells import MOST_HELD, Cells, cells_touching, columns_touching, read_cells, read_places, time_blocks
 from tiler.coverage import (
     MOST_BOUNDS,
     Points,
@@ -245,14 +245,6 @@ def area(request: Request, asked: FromQuery, coords: Coords, aggregate: str | No
     return _answer_area(request, asked, read_area(coords, most=asked.settings.max_vertices), aggregate)
 
 
-async def body_of(request: Request) -> bytes:
-    """The body of a request; its length is capped by the envelope."""
-    return await request.body()
-
-
-type Body = Annotated[bytes, Depends(body_of)]
-
-
 def area_of_body(request: Request, asked: FromQuery, body: Body, aggregate: str | None = None) -> Response:
     """The same for a geometry in the body: a GeoJSON Polygon, MultiPolygon or Feature."""
     geometry = area_of_geojson(read_json(body), most=asked.settings.max_vertices)
@@ -264,21 +256,15 @@ def cube(
     asked: FromQuery,
     bbox: Annotated[str, Query(description="west,south,east,north; west > east crosses the antimeridian.")],
 ) -> Response:
-    """Maps of the cells that share ground with a box."""
-    return _answer_cells(request, asked, cells_touching(asked.grid, [read_box(bbox)]), None)
+    """Maps of the cells that share ground with a box.
 
-
-def read_json(body: bytes) -> Any:
-    """The JSON data of a body.
-
-    Raises:
-        QueryError: if it is not JSON.
+    A box that goes round to the other end of a regional grid leaves cells between its two parts: they are null.
     """
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        where = f" at line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise QueryError(f"the body is not JSON{where}") from None
+    box = read_box(bbox)
+    cells = cells_touching(asked.grid, [box])
+    _check_cells(asked, cells)
+    columns = columns_touching(cells, box)
+    return _answer_cells(request, asked, cells, None if columns.all() else np.broadcast_to(columns, cells.shape))
 
 
 def spots_of(grid: Grid, places: list[Place]) -> tuple[tuple[Spot, ...], list[tuple[int, int]]]:
@@ -368,25 +354,25 @@ def _answer_area(request: Request, asked: DataQuery, geometry: MultiPolygon, agg
         )
     cells = cells_touching(asked.grid, boxes_of(geometry))
     if aggregate is None:
-        return _answer_cells(request, asked, cells, geometry)
+        _check_cells(asked, cells)
+        return _answer_cells(request, asked, *cells.trimmed(_inside(geometry, cells)))
     return _answer_mean(request, asked, cells, geometry)
 
 
-def _answer_cells(request: Request, asked: DataQuery, cells: Cells, geometry: MultiPolygon | None) -> Response:
-    streams = asked.kind is Format.CSV
+def _check_cells(asked: DataQuery, cells: Cells) -> None:
     largest = asked.settings.max_cells
-    most = largest if streams else asked.settings.max_values
+    most = largest if asked.kind is Format.CSV else asked.settings.max_values
     hint = f", or ask for f=CSV, which is streamed up to {largest}" if most < largest else ""
     asked.check_values(cells.count, "cells", most, hint)
     per_cell = CELL_JSON_BYTES if asked.kind is Format.GEOJSON else 0
     values = len(asked.positions) * len(asked.quantities)
     asked.check_bytes(cells.count * (per_cell + VALUE_JSON_BYTES * values))
-    inside = None
-    if geometry is not None:
-        cells, inside = cells.trimmed(_inside(geometry, cells))
+
+
+def _answer_cells(request: Request, asked: DataQuery, cells: Cells, inside: NDArray[np.bool_] | None) -> Response:
     asked.describe(request, "maps")
     source = asked.source()
-    if streams:
+    if asked.kind is Format.CSV:
         body = raster_csv(source, cells, inside, _blocks(asked, cells))
         return answer(body, asked.kind, _file_name(asked, "cube"))
     stored: dict[str, NDArray[Any]] = {}

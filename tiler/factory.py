@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from attrs import define
 from fastapi import Body, Depends, Path, Query, Request
+from pydantic import AfterValidator
 from rasterio.crs import CRS
 from shapely.geometry import mapping
 from starlette.responses import Response
@@ -20,6 +21,7 @@ from titiler.core.resources.responses import GeoJSONResponse, JSONResponse
 
 from tiler import ogc_tiles, wmts
 from tiler.answer import describe
+from tiler.body import check_json
 from tiler.geometry import area_of_geojson
 from tiler.legend import NARROWEST, WIDEST, Legend
 from tiler.matrices import MatrixSetId, extent, matrix_set, zoom_of
@@ -60,7 +62,9 @@ from tiler.tilejson import tilejson as tilejson_document
 from tiler.viewer import viewer
 
 type Document = Annotated[
-    dict[str, Any], Body(description="GeoJSON Feature, FeatureCollection, Polygon or MultiPolygon in degrees.")
+    dict[str, Any],
+    Body(description="GeoJSON Feature, FeatureCollection, Polygon or MultiPolygon in degrees."),
+    AfterValidator(check_json),
 ]
 type FromDrawing = Annotated[DrawParams, Depends(DrawParams)]
 type FromPicture = Annotated[PictureParams, Depends(PictureParams)]

@@ -73,11 +73,11 @@ def area_of_geojson(document: Any, *, most: int) -> MultiPolygon:
     """
     if isinstance(document, dict) and document.get("type") == "Feature":
         document = document.get("geometry")
-    if not isinstance(document, dict) or document.get("type") not in {"Polygon", "MultiPolygon"}:
+    if not isinstance(document, dict) or document.get("type") not in ("Polygon", "MultiPolygon"):
         raise QueryError("the body must be a GeoJSON Polygon or MultiPolygon, or a Feature of one")
     try:
         geometry = shape(document)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, shapely.errors.ShapelyError):
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, shapely.errors.ShapelyError):
         raise QueryError(
             "the coordinates of the GeoJSON geometry are not rings of at least 4 [lon, lat] pairs"
         ) from None

@@ -68,10 +68,11 @@ class Legend:
         span = self.maximum - self.minimum
         power = 10.0 ** math.floor(math.log10(span / 5))
         step = next(step for step in (part * power for part in STEPS) if span / step <= MOST_STEPS + 1e-6)
-        first = math.ceil(self.minimum / step - 1e-9)
-        last = math.floor(self.maximum / step + 1e-9)
+        # one more on each side, as quotients are rounded
+        first, last = math.ceil(self.minimum / step) - 1, math.floor(self.maximum / step) + 1
         digits = max(0, -math.floor(math.log10(step) - 1e-9) + 1)
-        return [round(number * step, digits) + 0.0 for number in range(first, last + 1)]
+        ticks = (round(number * step, digits) + 0.0 for number in range(first, last + 1))
+        return list(dict.fromkeys(tick for tick in ticks if self.minimum <= tick <= self.maximum))
 
     @property
     def label(self) -> str:
@@ -93,7 +94,7 @@ class Legend:
         for tick in self.ticks:
             x = MARGIN + round((tick - self.minimum) / (self.maximum - self.minimum) * (length - 1))
             draw.line([(x, top + BAR), (x, top + BAR + GAP - 1)], fill=INK)
-            text = f"{tick:.10g}"
+            text = f"{tick:.15g}"
             half = draw.textlength(text, font=font) / 2
             left = min(max(x - half, 0), width - 2 * half)
             if left > end + GAP:

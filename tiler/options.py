@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import numpy as np
 from fastapi import Depends, Query
 from pydantic import BeforeValidator, Field, ValidationError
 from rasterio.crs import CRS
@@ -32,6 +33,9 @@ _METADATA = frozenset({*BaseAlgorithm.model_fields, "title", "description"})
 
 OVERVIEW_SIZE = 1024
 """Longest side of a preview that names no size."""
+
+LEAST_NUMBERS = 2**16
+"""64-bit floating point numbers between the ends of a range, so that its colours, ticks and bins differ."""
 
 MOST_BANDS = 3
 """Bands that an algorithm may bring out, each with a range of its own."""
@@ -178,7 +182,7 @@ def named_colormap(name: str) -> ColorMapType:
 
 
 def number_range(parameter: str, text: str) -> tuple[float, float]:
-    """Two finite numbers ``min,max``.
+    """Two finite numbers ``min,max`` whose distance is finite too, with ``LEAST_NUMBERS`` between them.
 
     Raises:
         QueryError: if they are not.
@@ -189,6 +193,12 @@ def number_range(parameter: str, text: str) -> tuple[float, float]:
         minimum, maximum = math.nan, math.nan
     if not (math.isfinite(minimum) and math.isfinite(maximum) and minimum < maximum):
         raise QueryError(f"{parameter}={text[:60]} must be two finite numbers min,max, the smaller one first")
+    if not math.isfinite(maximum - minimum):
+        raise QueryError(f"{parameter}={text[:60]} is too wide: max - min is no 64-bit floating point number")
+    if maximum - minimum < LEAST_NUMBERS * float(np.spacing(max(abs(minimum), abs(maximum)))):
+        raise QueryError(
+            f"{parameter}={text[:60]} is too narrow: fewer than {LEAST_NUMBERS} floating point numbers lie in between"
+        )
     return minimum, maximum
 
 
@@ -232,7 +242,7 @@ def chosen_algorithm(
     known = [name for name in made.model_fields if name not in _METADATA]
     try:
         given = json.loads(algorithm_params or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         given = None
     if not isinstance(given, dict) or not set(given) <= set(known):
         raise QueryError(f"algorithm_params must be a JSON object of parameters of {algorithm}: {', '.join(known)}")

@@ -8,16 +8,15 @@ from starlette.responses import Response
 
 from services.core import stac
 from services.core.errors import QueryError, RequestTooLarge
+from tiler.body import Body, read_json
 from tiler.coverage import FOREIGN, Points, encode, points_csv
 from tiler.edr import (
     CELL_JSON_BYTES,
     VALUE_JSON_BYTES,
-    Body,
     DataQuery,
     FromData,
     answer_places,
     data_query_of,
-    read_json,
     series_at,
 )
 from tiler.formats import POINTS_FORMATS, Format, answer

@@ -1,6 +1,5 @@
 """STAC API item search, over all collections and within one, in the address or in a JSON body."""
 
-import json
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -14,9 +13,9 @@ from starlette.responses import Response
 from services.core import stac
 from services.core.errors import CollectionNotFound, QueryError, RequestTooLarge
 from tiler.answer import describe
+from tiler.body import Body, read_json
 from tiler.catalogue import Served
 from tiler.documents import GEOJSON, Json, address_of, collection_url, ends, json_response, link, plain_json, root_of
-from tiler.edr import Body, read_json
 from tiler.geometry import Box, read_box
 from tiler.items import ITEMS_ON_PAGE, MOST_ITEMS, Filter, Page, find, item_document, items_of
 from tiler.request import COLLECTION, INSTANCE, FromPath
@@ -79,7 +78,7 @@ def search(
     token: Token = None,
 ) -> Response:
     """Items of all collections, newest first within each."""
-    geometry = None if intersects is None else _json_of(intersects)
+    geometry = None if intersects is None else read_json(intersects, "intersects")
     wanted = _filter(request, _names(ids), _box(bbox), geometry, datetime, limit, token)
     page = find(request, _chosen(request, _names(collections)), wanted)
     links = list(ends(request, f"{root_of(request)}/search", GEOJSON))
@@ -148,7 +147,7 @@ def _filter(
 def _geometry(document: Any, most: int) -> BaseGeometry:
     try:
         geometry = shape(document)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, shapely.errors.ShapelyError):
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, shapely.errors.ShapelyError):
         raise QueryError("intersects is not a GeoJSON geometry") from None
     if shapely.get_num_coordinates(geometry) > most:
         raise RequestTooLarge(f"intersects has more than {most} vertices; simplify it")
@@ -182,13 +181,6 @@ def _names(text: str | None) -> list[str] | None:
 
 def _box(text: str | None) -> Box | None:
     return None if text is None else read_box(text)
-
-
-def _json_of(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise QueryError("intersects is not a GeoJSON geometry") from None
 
 
 def _feature_collection(page: Page, links: Sequence[stac.Link]) -> stac.Document:

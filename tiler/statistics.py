@@ -95,7 +95,7 @@ def describe_sample(sample: Sample, quantity: Quantity, options: StatisticsParam
         return out
     keys, counts = np.unique(values, return_counts=True)
     mean = mean_of(values, area)
-    heights, edges = np.histogram(values, bins=bins, range=options.limits)
+    heights, edges = np.histogram(values, bins=bins, range=options.limits or _limits(values, bins))
     shares = [0.5, *(percentile / 100 for percentile in percentiles)]
     quantiles = np.quantile(values, shares, weights=area, method="inverted_cdf")
     names = ["median", *(f"percentile_{percentile:g}" for percentile in percentiles)]
@@ -125,7 +125,7 @@ def features_of(document: dict[str, Any], most: int) -> list[tuple[dict[str, Any
         most: vertices that all areas may have between them.
 
     Raises:
-        QueryError: if it holds none, or what is not an area.
+        QueryError: if it holds none, or what is not an area, or properties that are not an object.
         RequestTooLarge: if they have more vertices.
     """
     match document:
@@ -140,11 +140,23 @@ def features_of(document: dict[str, Any], most: int) -> list[tuple[dict[str, Any
         case _:
             features = [{"type": "Feature", "geometry": document, "properties": {}}]
     found = []
-    for feature in features:
+    for number, feature in enumerate(features):
+        if not isinstance(feature.get("properties"), dict | None):
+            raise QueryError(f"the properties of feature {number} (from 0) are not an object")
         area = area_of_geojson(feature, most=most)
         most -= int(shapely.get_num_coordinates(area))
         found.append((dict(feature), area))
     return found
+
+
+def _limits(values: NDArray[np.float64], bins: int) -> tuple[float, float]:
+    """Smallest and largest value, moved apart where the edges of bins between them would be the same numbers."""
+    low, high = float(values.min()), float(values.max())
+    least = 4 * bins * float(np.spacing(max(abs(low), abs(high))))
+    if low == high:
+        least = max(least, 1.0)  # as numpy has it
+    more = max((least - (high - low)) / 2, 0.0)
+    return low - more, high + more
 
 
 def _sample(chosen: Requested, area: MultiPolygon | None, settings: Settings, max_size: int | None) -> Sample:

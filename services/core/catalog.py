@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from services.core import layout
 from services.core.errors import CollectionNotFound, Damaged, DeclarationError, ObjectMissing, VersionNotFound
 from services.core.product import Product, is_collection_id
@@ -194,7 +196,8 @@ class Version:
                 return Style(minimum=minimum, maximum=maximum)
         # all values are one value, or missing
         middle = spread.at(50.0) or 0.0
-        return Style(minimum=middle - 0.5, maximum=middle + 0.5)
+        half = max(0.5, 2**16 * float(np.spacing(abs(middle))))
+        return Style(minimum=middle - half, maximum=middle + half)
 
     @cached_property
     def sha256(self) -> str:

@@ -99,6 +99,8 @@ def test_a_quantity_without_a_style_is_drawn_over_the_bulk_of_its_values() -> No
     assert drawn(*([5.0] * 999), 7.0) == (5.0, 7.0)  # almost all are one value
     assert drawn(5.0, 5.0) == (4.5, 5.5)
     assert drawn() == (-0.5, 0.5)
+    low, high = drawn(2.0**60, 2.0**60)
+    assert low < 2.0**60 < high
     style = Style(colormap_name="magma", minimum=1.0, maximum=2.0)
     assert VERSION.style(replace(quantity, style=style)) == style
 

@@ -41,8 +41,35 @@ def test_there_are_ticks_for_any_range() -> None:
             continue
         found = legend(minimum, maximum).ticks
         assert 3 <= len(found) <= 8
-        assert minimum - 1e-6 * (maximum - minimum) <= found[0]
-        assert found[-1] <= maximum + 1e-6 * (maximum - minimum)
+        assert minimum <= found[0]
+        assert found[-1] <= maximum
+
+
+@pytest.mark.parametrize(
+    ("minimum", "maximum"),
+    [
+        (1.0, 1.0 + 2.0**-35),
+        (1e15, 1e15 + 2**14),
+        (-8e307, 8e307),
+        (0.0, 1.7e308),
+        (0.0, 1e-317),
+        (0.1, 0.3),
+        (2.0**60, 2.0**60 + 2.0**25),
+    ],
+)
+def test_ticks_of_the_narrowest_and_widest_ranges_differ_and_lie_inside(minimum: float, maximum: float) -> None:
+    shown = legend(minimum, maximum)
+    assert 3 <= len(shown.ticks) <= 8
+    assert shown.ticks == sorted(set(shown.ticks))
+    assert minimum <= shown.ticks[0]
+    assert shown.ticks[-1] <= maximum
+    assert shown.picture(320)
+
+
+def test_a_map_of_values_that_hardly_differ_has_a_legend() -> None:
+    shown = legend(1e17, 1e17 + 64)
+    assert shown.ticks == sorted(set(shown.ticks))
+    assert shown.picture(320)
 
 
 @pytest.mark.parametrize("width", [120, 320, 2048])

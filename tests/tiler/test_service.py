@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -16,8 +17,12 @@ from owslib.wmts import WebMapTileService
 from PIL import Image
 
 from services.core.dataset import Dataset
-from services.core.grid import Window
-from tests.tiler.conftest import GRIDS, XCO2, World
+from services.core.grid import Grid, Window
+from services.core.quantity import Quantity
+from services.core.store import Store
+from services.core.style import Style
+from services.core.time_axis import TimeAxis
+from tests.tiler.conftest import GRIDS, XCO2, Arrays, World, a_product, publish_arrays
 from tiler.reader import native_zoom
 from tiler.warp import Target, columns_under, rows_under
 
@@ -184,6 +189,15 @@ def test_outside_of_the_data_is_transparent_and_outside_of_the_matrix_is_not_the
         (f"{TILE}?rescale=1", 400, "min,max"),
         (f"{TILE}?rescale=nan,2", 400, "finite"),
         (f"{TILE}?rescale=0,inf", 400, "finite"),
+        *(
+            (f"{C}/{route}rescale={limits}", 400, said)
+            for route in ("tiles/WebMercatorQuad/2/1/1?", "legend?", "legend.png?", "WebMercatorQuad/tilejson.json?")
+            for limits, said in (
+                ("-1e308,1e308", "too wide"),
+                ("1,1.0000000000000002", "too narrow"),
+                ("0,5e-324", "too narrow"),
+            )
+        ),
         (f"{TILE}?rescale=1,2&rescale=1,2&rescale=1,2&rescale=1,2", 400, "rescale"),
         (f"{TILE}?colormap_name=nope", 400, "/colorMaps"),
         (f"{TILE}?colormap=%7B%7D", 400, "no parameter 'colormap'"),
@@ -214,6 +228,8 @@ def test_outside_of_the_data_is_transparent_and_outside_of_the_matrix_is_not_the
         (f"{C}/statistics?p=nan", 400, "0..100"),
         (f"{C}/statistics?histogram_bins=100000", 400, "1000"),
         (f"{C}/statistics?histogram_range=1", 400, "min,max"),
+        (f"{C}/statistics?histogram_range=-1e308,1e308", 400, "too wide"),
+        (f"{C}/statistics?histogram_range=1,1.0000000000000002&histogram_bins=1000", 400, "too narrow"),
         (f"{C}/WebMercatorQuad/tilejson.json?minzoom=5&maxzoom=2", 400, "do not fit"),
         (f"{C}/WebMercatorQuad/tilejson.json?maxzoom=99", 400, "0 to 24"),
         (f"{C}/nope", 404, "nothing at this address"),
@@ -531,6 +547,81 @@ def test_statistics_of_areas(client: TestClient, world: World) -> None:
     empty = {"type": "Polygon", "coordinates": [[[-175, 70], [-170, 70], [-170, 75], [-175, 75], [-175, 70]]]}
     nothing = client.post(f"{C}/statistics", json=empty).json()["properties"]["statistics"]["b1"]
     assert (nothing["mean"], nothing["valid_pixels"]) == (None, 0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "least"),
+    [("float64", 1e15), ("float64", 1e17), ("float64", -(2.0**53)), ("float64", 0.0), ("int64", 2**60), ("uint8", 3)],
+)
+@pytest.mark.parametrize("bins", [1, 10, 1000])
+def test_a_histogram_holds_values_that_lie_closer_than_its_bins(
+    service: Callable[..., TestClient], directory: Store, dtype: str, least: float, bins: int
+) -> None:
+    grid = Grid.of(west=0, north=4, step_x="1", width=4, height=4)
+    fill = None if dtype == "float64" else 255
+    style = Style(minimum=0.0, maximum=1.0)
+    quantity = Quantity(name="q", units="1", long_name="Q", dtype=dtype, fill_value=fill, style=style)
+    product = a_product("great", grid, quantity)
+    values = np.full((1, 4, 4), least, dtype=dtype)
+    values[0, 0, 0] += 1
+    publish_arrays(directory, Arrays(product=product, axis=TimeAxis.regular("2020-01", "P1M", 1), values={"q": values}))
+    client = service(directory)
+    for west, north, count in ((0, 4, 1), (3, 1, 1), (0, 4, 16)):
+        size = 1 if count == 1 else 4
+        ring = [[west, north - size], [west + size, north - size], [west + size, north], [west, north]]
+        body = {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
+        answer = client.post(f"/collections/great/statistics?histogram_bins={bins}", json=body)
+        assert answer.status_code == 200, answer.text
+        found = answer.json()["properties"]["statistics"]["b1"]
+        heights, edges = found["histogram"]
+        assert (len(heights), sum(heights)) == (bins, count)
+        assert edges == sorted(set(edges))
+        assert edges[0] <= found["min"] <= found["max"] <= edges[-1]
+
+
+@pytest.mark.parametrize("properties", [["a"], [], "ab", "", 5, 0, True])
+def test_properties_that_are_no_object_are_refused(client: TestClient, properties: Any) -> None:
+    feature = {"type": "Feature", "geometry": SQUARE, "properties": properties}
+    good = {**feature, "properties": None}
+    for body in (feature, {"type": "FeatureCollection", "features": [good, feature]}):
+        answer = client.post(f"{C}/statistics", json=body)
+        assert answer.status_code == 400, answer.text
+        assert "properties" in answer.json()["detail"]
+    assert client.post(f"{C}/statistics", json=good).status_code == 200
+
+
+@pytest.mark.parametrize("path", [f"{C}/statistics", f"{C}/feature.png", f"{C}/area?datetime=2020-01", f"{C}/points"])
+@pytest.mark.parametrize("depth", [40, 900, 5_000, 20_000])
+def test_bodies_nested_deep_are_refused(client: TestClient, path: str, depth: int) -> None:
+    place = json.dumps({"type": "Point", "coordinates": [1, 1]})
+    collection = '{"type":"GeometryCollection","geometries":[' * depth + place + "]}" * depth
+    deep = "[" * depth + "]" * depth
+    for body in (
+        deep,
+        f'{{"type":"Polygon","coordinates":{deep}}}',
+        f'{{"type":"Feature","geometry":{collection}}}',
+        f'{{"type":"Feature","geometry":{json.dumps(SQUARE)},"properties":{{"a":{deep}}}}}',
+    ):
+        answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 400, (answer.status_code, answer.text)
+        assert answer.json()["detail"]
+
+
+@pytest.mark.parametrize("path", [f"{C}/statistics", f"{C}/feature.png", f"{C}/area?datetime=2020-01", f"{C}/points"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        f'{{"type":"Polygon","coordinates":[[[1{"0" * 400},0],[1,0],[1,1],[0,0]]]}}',
+        '{"type":{"a":1},"coordinates":[[[0,0],[1,0],[1,1],[0,0]]]}',
+        f'{{"type":"Feature","geometry":{json.dumps(SQUARE)},"properties":{{"a":"\\ud800"}}}}',
+        f'{{"type":"Feature","geometry":{json.dumps(SQUARE)},"properties":{{"\\ud800":"a"}}}}',
+        '{"type":"FeatureCollection","features":[{"id":"\\ud800","geometry":{"type":"Point","coordinates":[1,1]}}]}',
+    ],
+)
+def test_bodies_that_cannot_be_answered_are_refused(client: TestClient, path: str, body: str) -> None:
+    answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400, (answer.status_code, answer.text)
+    assert answer.json()["detail"]
 
 
 @pytest.mark.parametrize(

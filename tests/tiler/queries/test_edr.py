@@ -296,6 +296,26 @@ def test_cube_equals_the_source(world: Any, kind: str, bbox: str, columns: Any, 
     check_values(kind, "xco2", decode_raster(kind, answer, wanted.shape, "xco2"), wanted)
 
 
+@pytest.mark.parametrize(
+    ("bbox", "columns"),
+    [("190,10,170,12", range(10, 50)), ("-170,10,170,12", range(10, 50)), ("-166.9,10,165.1,10", range(1, 56))],
+)
+def test_cells_between_the_two_ends_of_a_cube_are_missing_as_in_an_area(world: Any, bbox: str, columns: range) -> None:
+    # the box goes round the Earth from one end of the regional grid to the other
+    source = world.sources["pacific-days"]
+    rows = slice(34, 42) if bbox.endswith("12") else slice(42, 43)
+    wanted = np.array(source.values["anomaly"][:1, rows])
+    wanted[:, :, list(columns)] = np.nan
+    asked = f"/collections/pacific-days/cube?bbox={bbox}&datetime=2019-12-20"
+    found = decode_raster("CoverageJSON", exact(world.client.get(asked)), wanted.shape, "anomaly")
+    np.testing.assert_array_equal(found.astype(np.float32), wanted)
+    found = decode_raster("NetCDF", exact(world.client.get(f"{asked}&f=NetCDF")), wanted.shape, "anomaly")
+    np.testing.assert_array_equal(found, wanted)
+    left = wanted.shape[1] * (60 - len(columns))
+    assert len(exact(world.client.get(f"{asked}&f=GeoJSON")).json()["features"]) == left
+    assert len(exact(world.client.get(f"{asked}&f=CSV")).text.splitlines()) == left + 1
+
+
 def test_cube_in_netcdf_is_cf_with_its_packing(world: Any) -> None:
     url = "/collections/xco2_test/cube?bbox=170,-10,-170,10&datetime=2016-01/2016-03&f=NetCDF"
     content = exact(world.client.get(url)).content

@@ -254,7 +254,7 @@ def test_search_by_ids(world: Any) -> None:
         ("/collections/xco2_test/items?datetime=soon", 400, "ISO 8601"),
         ("/collections/xco2_test/items?bbox=1,2", 400, "west,south,east,north"),
         ("/search?bbox=0,0,1,1&intersects={}", 400, "exclude each other"),
-        ("/search?intersects=nonsense", 400, "not a GeoJSON geometry"),
+        ("/search?intersects=nonsense", 400, "intersects is not JSON at line 1"),
         ("/search?filter=x", 400, "no parameter 'filter'"),
         ("/collections/nowhere/instances", 404, "no collection"),
         (f"/collections/xco2_test/instances/{'a' * 20}", 404, "no version"),
@@ -281,6 +281,38 @@ def test_malformed_searches_are_refused(world: Any, body: Any, said: str) -> Non
     answer = world.client.post("/search", json=body)
     assert answer.status_code == 400
     assert said in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("depth", [20, 300, 2000, 20_000])
+def test_geometries_nested_deep_are_refused(world: Any, depth: int) -> None:
+    point = '{"type":"Point","coordinates":[170,10]}'
+    nested = '{"type":"GeometryCollection","geometries":[' * depth + point + "]}" * depth
+    foreign = f'{{"type":"Point","coordinates":[170,10],"more":{"[" * depth * 2}{"]" * depth * 2}}}'
+    for geometry in (nested, foreign):
+        answer = world.client.post("/search", content=f'{{"limit":1,"intersects":{geometry}}}')
+        assert answer.status_code == 400, answer.text
+        assert "body" in answer.json()["detail"]
+        if depth == 20:  # an address is not long enough for more
+            answer = world.client.get("/search", params={"limit": 1, "intersects": geometry})
+            assert answer.status_code == 400, answer.text
+            assert "intersects" in answer.json()["detail"]
+
+
+def test_geometries_in_a_collection_are_searched_page_by_page(world: Any) -> None:
+    point = {"type": "Point", "coordinates": [170, 10]}
+    inner = {"type": "GeometryCollection", "geometries": [point]}
+    for geometry in (inner, {"type": "GeometryCollection", "geometries": [inner, point]}):
+        first = world.client.post("/search", json={"limit": 1, "intersects": geometry}).json()
+        (following,) = links(first, "next")
+        second = world.client.post(following["href"], json=following["body"]).json()
+        assert first["features"][0]["id"] != second["features"][0]["id"]
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "1e999", "NaN", "1" * 5000])
+def test_numbers_that_are_no_place_are_refused(world: Any, number: str) -> None:
+    for asked in (f'"intersects":{{"type":"Point","coordinates":[{number},0]}}', f'"bbox":[{number},0,1,1]'):
+        answer = world.client.post("/search", content=f"{{{asked}}}")
+        assert answer.status_code == 400, answer.text
 
 
 def test_a_page_has_an_end_however_much_is_asked_for(world: Any) -> None:
