@@ -15,7 +15,7 @@ from tiler import deadline
 from tiler.answer import ANSWER_HEADERS, REVALIDATED, SCOPE_KEY
 from tiler.downloads import HEAD_KEY
 from tiler.errors import RETRY_SECONDS, Problem
-from tiler.metrics import Metrics
+from tiler.metrics import ROUTE_KEY, Metrics
 from tiler.proxies import Proxies
 from tiler.request import COLLECTION, INSTANCE
 
@@ -193,6 +193,9 @@ class _Exchange:
 
 def _route_name(scope: Scope) -> str:
     """Path template of the route that answers; a bounded number of names."""
+    told: str | None = scope.get(ROUTE_KEY)
+    if told is not None:
+        return told
     path: str | None = getattr(scope.get("route"), "path", None)
     if path is None:
         return NO_ROUTE

@@ -168,6 +168,11 @@ def rows_under(grid: Grid, latitudes: Float) -> Index:
     return _whole((float(grid.north) - latitudes) / float(grid.step_y), grid.height)
 
 
+def fractional(grid: Grid, longitudes: Float, latitudes: Float) -> tuple[Float, Float]:
+    """Columns and rows with their fractions: 0.5 is the centre of the first cell."""
+    return _turned(grid, longitudes) / float(grid.step_x), (float(grid.north) - latitudes) / float(grid.step_y)
+
+
 def _turned(grid: Grid, longitudes: Float) -> Float:
     """Degrees east of the grid's western edge, 0..360; not a number where a longitude is infinite."""
     with np.errstate(invalid="ignore"):
@@ -259,8 +264,7 @@ class Gather:
         self._target = target
         grid = level.grid
         longitudes, latitudes = target.centres
-        self._x = _turned(grid, longitudes) / float(grid.step_x)
-        self._y = (float(grid.north) - latitudes) / float(grid.step_y)
+        self._x, self._y = fractional(grid, longitudes, latitudes)
         self.columns = _whole(self._x, grid.width)
         self.rows = _whole(self._y, grid.height)
         reach = [self._stepped(dy, dx) for dy in (0, 1) for dx in (0, 1)] if neighbours else [(self.rows, self.columns)]
