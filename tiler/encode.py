@@ -34,7 +34,7 @@ def palette_png(indices: NDArray[np.uint8], colours: bytes, alpha: bytes) -> byt
 def rgba_png(pixels: NDArray[np.uint8]) -> bytes:
     """A PNG of ``(y, x, 4)`` or, without opacity, ``(y, x, 3)``."""
     height, width, bands = pixels.shape
-    kind = _RGBA if bands == 4 else _RGB  # noqa: PLR2004 - red, green, blue, opacity
+    kind = _RGBA if bands == 4 else _RGB
     return _head(width, height, kind, b"", b"") + _data(pixels.reshape(height, width * bands))
 
 

@@ -5,7 +5,6 @@ import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -29,6 +28,13 @@ RANGES = ("Accept-Ranges", "Content-Range", "Content-Length")
 """What a reader of COG or Zarr in a browser needs to see."""
 
 EXPOSED = ", ".join((*ANSWER_HEADERS, "ETag", "Content-Bbox", "Content-Crs", "Link", "Retry-After", *RANGES))
+ALWAYS = {
+    b"access-control-allow-origin": b"*",
+    b"access-control-expose-headers": EXPOSED.encode(),
+    b"x-content-type-options": b"nosniff",
+}
+"""Headers of every answer, errors too."""
+
 METHODS = "GET, HEAD, POST, OPTIONS"
 
 PREFLIGHT = {
@@ -93,8 +99,8 @@ class Envelope:
                 detail=f"the address has {address} bytes and at most {self._settings.max_url_bytes} are read; "
                 "large geometries go into the body of a POST",
             ).response()
-        declared = Headers(scope=scope).get("content-length", "0")
-        if declared.isdecimal() and int(declared) > self._settings.max_body_bytes:
+        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if declared.isdigit() and int(declared) > self._settings.max_body_bytes:
             return Problem(
                 status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail=_too_long(self._settings.max_body_bytes)
             ).response()
@@ -118,7 +124,7 @@ class _Exchange:
         self._began = 0.0
         self._is_counted = False
         self._has_begun = False
-        self._given_up = deadline.begin()
+        self._request = deadline.begin()
         self._late: asyncio.Task[None] | None = None
         self.inner: Scope = {**scope, SCOPE_KEY: {}}
         if self._is_head:
@@ -136,7 +142,7 @@ class _Exchange:
         """Answer 503 now; the request's thread ends before it reads more (tiler/deadline.py), its answer is dropped."""
         if self._has_begun:
             return
-        self._given_up.set()
+        self._request.is_given_up = True
         self._late = asyncio.get_running_loop().create_task(self._answer_late())
 
     async def end(self) -> None:
@@ -146,7 +152,7 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         """Pass a message on, completed."""
-        if not self._given_up.is_set():
+        if not self._request.is_given_up:
             await self._pass(message)
 
     async def _answer_late(self) -> None:
@@ -173,22 +179,19 @@ class _Exchange:
         await self._send(message)
 
     def _complete(self, message: Message) -> None:
-        headers = MutableHeaders(raw=list(message.get("headers", [])))
-        headers["Access-Control-Allow-Origin"] = "*"
-        headers["Access-Control-Expose-Headers"] = EXPOSED
-        headers["X-Content-Type-Options"] = "nosniff"
         described: dict[str, str] = self.inner.get(SCOPE_KEY, {})
-        status = message["status"]
-        if status < HTTPStatus.BAD_REQUEST:
-            for name, value in described.items():
-                headers[name] = value
-            headers.setdefault("Cache-Control", REVALIDATED)
-        else:
-            for name in ANSWER_HEADERS:
-                if name in described:
-                    headers[name] = described[name]
-            headers["Cache-Control"] = "no-store"
-        message["headers"] = headers.raw
+        ours = dict(ALWAYS)
+        is_error = message["status"] >= HTTPStatus.BAD_REQUEST
+        for name, value in described.items():
+            if not is_error or name in ANSWER_HEADERS:
+                ours[name.lower().encode("latin-1")] = value.encode("latin-1")
+        if is_error:
+            ours[b"cache-control"] = b"no-store"
+        headers = [header for header in message.get("headers", ()) if header[0] not in ours]
+        headers += ours.items()
+        if not any(name == b"cache-control" for name, _ in headers):
+            headers.append((b"cache-control", REVALIDATED.encode()))
+        message["headers"] = headers
 
 
 def _route_name(scope: Scope) -> str:

@@ -9,12 +9,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 from urllib.parse import parse_qsl
 
 import anyio.to_thread
 import numpy as np
-from numpy.typing import NDArray
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tiler import encode
@@ -48,6 +47,8 @@ ENTRY_BYTES = 700
 MOST_AT_ONCE = 512 * 512
 """Pixels that are drawn without a thread: about as long as handing them to one takes."""
 
+_IMMUTABLE, _REVALIDATED = IMMUTABLE.encode(), REVALIDATED.encode()
+
 _TILE = "/tiles/{tileMatrixSetId}/{z}/{x}/{y}"
 _MAP_TILE = "/map/tiles/{tileMatrixSetId}/{tileMatrix}/{tileRow}/{tileCol}"
 
@@ -55,7 +56,8 @@ _PATH = re.compile(
     r"/collections/(?P<collection>[a-z0-9][a-z0-9_-]{0,127})(?:/instances/(?P<version>[0-9a-f]{1,64}))?"
     r"(?:/tiles/(?P<tms>[A-Za-z0-9_]{1,64})/(?P<z>[0-9]{1,3})/(?P<x>[0-9]{1,9})/(?P<y>[0-9]{1,9})"
     r"(?:\.(?P<suffix>png|webp))?"
-    r"|/map/tiles/(?P<map_tms>[A-Za-z0-9_]{1,64})/(?P<matrix>[A-Za-z0-9_:-]{1,32})/(?P<row>[0-9]{1,9})/(?P<col>[0-9]{1,9}))"
+    r"|/map/tiles/(?P<map_tms>[A-Za-z0-9_]{1,64})/(?P<matrix>[A-Za-z0-9_:-]{1,32})"
+    r"/(?P<row>[0-9]{1,9})/(?P<col>[0-9]{1,9}))"
 )
 
 _SIZES = {"256": 256, "512": 512}
@@ -84,8 +86,7 @@ class Query:
     """The encoding as OGC API names it."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """A tile that is asked for."""
 
     collection: str
@@ -119,16 +120,14 @@ class Chosen:
     """What its answers say of it."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Picture:
+class Picture(NamedTuple):
     """An encoded tile."""
 
     body: bytes
     headers: RawHeaders
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """200, or 304 where there is no picture."""
 
     picture: Picture | None
@@ -195,18 +194,16 @@ class FastTiles:
         headers = [
             *chosen.headers,
             (b"etag", tag.encode()),
-            (b"cache-control", (REVALIDATED if asked.version is None else IMMUTABLE).encode()),
+            (b"cache-control", _REVALIDATED if asked.version is None else _IMMUTABLE),
         ]
         if served.is_stale:
             headers.append((STALE.lower().encode(), b"1"))
         if asked.held and is_held(tag, asked.held):
             return Answer(picture=None, headers=headers)
-        kept = self._tiles.present([tag])
-        if kept is None:
+        picture = self._tiles.use(tag)
+        if picture is None:
             picture = self._picture(asked, chosen, may_wait)
             self._tiles.put(tag, picture)
-        else:
-            picture = kept[0]
         return Answer(picture=picture, headers=headers)
 
     def _served(self, asked: Asked, may_wait: bool) -> Served:  # noqa: FBT001
@@ -220,9 +217,9 @@ class FastTiles:
     def _choose(self, asked: Asked, served: Served, may_wait: bool) -> Chosen:  # noqa: FBT001
         query = asked.query
         key = (asked.collection, served.version, query.variable, query.period, query.minus)
-        known = self._chosen.present([key])
+        known = self._chosen.use(key)
         if known is not None:
-            return known[0]
+            return known
         if not may_wait:
             raise WouldWait
         found = pick_map(
@@ -271,9 +268,9 @@ class FastTiles:
             else None
         )
         key = (stored, ranged, name, query.is_masked)
-        known = self._painters.present([key])
+        known = self._painters.use(key)
         if known is not None:
-            return known[0]
+            return known
         painter = Painter(None if stored is None else quantity, ranged, palette(name), is_masked=query.is_masked)
         self._painters.put(key, painter)
         return painter
@@ -299,14 +296,14 @@ def _encoded(painted: Painted, colours: Palette, encoding: Encoding, *, is_maske
         else:
             table = colours.opaque if is_masked else colours.solid
         return encode.palette_png(painted.numbers, *table)
-    pixels: NDArray[np.uint8] = painted.pixels(colours)
+    pixels = painted.pixels(colours)
     if not is_masked:
         pixels = np.ascontiguousarray(pixels[..., :3])
     return encode.rgba_png(pixels) if encoding == "png" else encode.webp(pixels)
 
 
 def asked_of(scope: Scope) -> Asked | None:
-    """The tile that a request asks for; None if it asks for something else, or in a way that the routes are to judge."""
+    """The tile that a request asks for; None if it asks for something else, or in a way that the routes must judge."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
     match = _PATH.fullmatch(path[len(root) :] if root and path.startswith(root) else path)

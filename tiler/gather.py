@@ -1,7 +1,7 @@
 """Which cells lie under the pixels of a tile, worked out once, and their values taken from the chunks that hold them.
 
-The same cells as ``tiler.warp.Gather`` finds, which works them out anew for each image: a tile's place is asked for again
-and again, for other periods and quantities on the same grid.
+The same cells as ``tiler.warp.Gather`` finds, which works them out anew for each image: a tile's place is asked for
+again and again, for other periods and quantities on the same grid.
 """
 
 from collections.abc import Sequence
@@ -185,10 +185,8 @@ class Scattered:
         found, first = np.unique(numbers[order], return_index=True)
         cells = (rows % chunk[0] * chunk[1] + columns % chunk[1])[order].astype(np.int32)
         pixels = inside[order].astype(np.int32)
-        self._members = [
-            (pixels[part], cells[part])
-            for part in (slice(a, b) for a, b in zip(first, [*first[1:], len(order)], strict=True))
-        ]
+        edges = [*first.tolist(), len(order)]
+        self._members = [(pixels[edge:stop], cells[edge:stop]) for edge, stop in zip(edges, edges[1:], strict=False)]
         self.chunks: tuple[tuple[int, int], ...] = tuple((int(n) // wide, int(n) % wide) for n in found)
         self.bytes = pixels.nbytes + cells.nbytes + 500
 
@@ -229,7 +227,8 @@ class Corners:
         """
         below, right = self._below, self._right
         height, width = below.shape[0], right.shape[1]
-        centre = self._centre.spread(quantity.missing(self._centre.taken([chunks[n] for n in self._own], quantity.fill)))
+        under = self._centre.taken([chunks[place] for place in self._own], quantity.fill)
+        centre = self._centre.spread(quantity.missing(under))
         decoded = quantity.decode(self._cells.taken(chunks, quantity.fill))
         is_whole = bool(np.isfinite(decoded).all())
         values = self._cells.spread(decoded)
@@ -273,10 +272,7 @@ def corners_of(grid: Grid, target: Target, *, is_global: bool) -> Corners:
     near_y, near_x = np.floor(y - 0.5), np.floor(x - 0.5)
     rows_beside = np.clip(np.concatenate([near_y, near_y + 1]), 0, grid.height - 1)
     columns_beside = np.concatenate([near_x, near_x + 1])
-    if is_global:
-        columns_beside = np.mod(columns_beside, grid.width)
-    else:
-        columns_beside = np.clip(columns_beside, 0, grid.width - 1)
+    columns_beside = np.mod(columns_beside, grid.width) if is_global else np.clip(columns_beside, 0, grid.width - 1)
     rows_beside[np.tile(rows == OUTSIDE, 2)] = OUTSIDE
     columns_beside[np.tile(columns == OUTSIDE, 2)] = OUTSIDE
     return Corners(

@@ -139,6 +139,16 @@ class LoadingCache[K: Hashable, V]:
             self._hits += len(found)
         return found
 
+    def use(self, key: K) -> V | None:
+        """The value under a key if it is there, counted as used; else None, and nothing is counted."""
+        with self._lock:
+            found = self._entries.get(key)
+            if found is None:
+                return None
+            self._entries.move_to_end(key)
+            self._hits += 1
+        return found[0]
+
     def put(self, key: K, value: V) -> None:
         """Keep a value that was made elsewhere, counted as a load."""
         with self._lock:

@@ -43,6 +43,7 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="livesum",
         )
+        self._counted: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._caches = [
             _Cache(chunks, self._registry, "chunk", "Chunks found decoded in memory", "Chunks read and decoded"),
             _Cache(tiles, self._registry, "tile", "Tiles found encoded in memory", "Tiles drawn"),
@@ -62,8 +63,14 @@ class Metrics:
             seconds: since ``begin``.
         """
         self._running.dec()
-        self._requests.labels(method, route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        counted = self._counted.get((method, route, status))
+        if counted is None:
+            # looking them up by their labels takes longer than counting
+            counted = self._requests.labels(method, route, str(status)), self._seconds.labels(route)
+            self._counted[method, route, status] = counted
+        requests, took = counted
+        requests.inc()
+        took.observe(seconds)
 
     def text(self) -> tuple[bytes, str]:
         """The exposition and its media type."""

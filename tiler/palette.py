@@ -1,8 +1,8 @@
 """From values to colours: numbers of a palette, one of them transparent where values are missing.
 
-A palette has 256 numbers and a colour map needs them all, so that a tile with missing values borrows one: a number whose
-colour another has too, else one that the tile does not use. The picture is that of rio-tiler's ``linear_rescale`` and
-``apply_cmap``, pixel for pixel.
+A palette has 256 numbers and a colour map needs them all, so that a tile with missing values borrows one: a number
+whose colour another has too, else one that the tile does not use. The picture is that of rio-tiler's
+``linear_rescale`` and ``apply_cmap``, pixel for pixel.
 """
 
 from collections.abc import Callable
@@ -99,7 +99,6 @@ class Painted:
     missing: NDArray[np.bool_] | None = None
     """The missing pixels where no number was free."""
 
-
     def through(self, spread: Callable[[NDArray[Any]], NDArray[Any]]) -> "Painted":
         """The same, each array made over."""
         missing = None if self.missing is None else spread(self.missing)
@@ -132,28 +131,26 @@ class Painter:
         self._ranged = ranged
         self._is_masked = is_masked
         self._guess = 0 if not is_masked else LIKELY_UNUSED if colours.spare is None else colours.spare
-        self._table: NDArray[np.uint8] | None = None
+        self.has_table = False
+        """Whether stored values can be drawn without being decoded."""
+
+        self._table: NDArray[np.uint8] = np.empty(0, dtype=np.uint8)
         if quantity is not None and quantity.is_integer and quantity.fill.dtype.itemsize <= TABLE_BYTES:
             self._fill = quantity.fill
             self._unsigned = np.dtype(f"u{self._fill.dtype.itemsize}")
             every = np.arange(1 << (8 * self._unsigned.itemsize), dtype=self._unsigned).view(self._fill.dtype)
             self._table = self._numbers(quantity.decode(every))
             self._table[quantity.missing(every)] = self._guess
-
-    @property
-    def has_table(self) -> bool:
-        """Whether stored values can be drawn without being decoded."""
-        return self._table is not None
+            self.has_table = True
 
     @property
     def bytes(self) -> int:
         """Memory."""
-        return 1000 + (0 if self._table is None else self._table.nbytes)
+        return 1000 + self._table.nbytes
 
     def stored(self, values: NDArray[np.generic]) -> Painted:
         """Draw stored values, contiguous; ``has_table`` holds."""
-        assert self._table is not None
-        numbers = self._table.take(values.view(self._unsigned), mode="clip")
+        numbers: NDArray[np.uint8] = self._table.take(values.view(self._unsigned), mode="clip")
         if not self._is_masked:
             return Painted(numbers=numbers)
         missing = values == self._fill
@@ -185,8 +182,8 @@ class Painter:
             scaled -= low
             scaled /= np.float64(high - low)
             scaled *= COLOURS - 1
-            numbers = scaled.astype(values.dtype, copy=False).astype(np.uint8)
-        if self.palette.spare is not None:
+            numbers: NDArray[np.uint8] = scaled.astype(values.dtype, copy=False).astype(np.uint8)
+        if self.palette.spare is not None and self.palette.twin is not None:
             numbers[numbers == self.palette.spare] = self.palette.twin
         return numbers
 

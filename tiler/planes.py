@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 from rio_tiler.utils import CRS_to_uri
 
-from services.core.grid import Grid
 from services.core.segment import StoredArray
 from services.core.settings import Settings
 from tiler.chunks import ChunkCache
@@ -71,7 +70,8 @@ class Plane:
     def __init__(self, requested: Requested) -> None:
         self.requested = requested
         self.quantity = requested.quantity
-        self.grid: Grid = requested.served.dataset.product.grid
+        self.fill = requested.quantity.fill
+        self.grid = requested.served.dataset.product.grid
         self.key = repr(self.grid)
         """Of the grid; a text, whose hash is worked out once."""
 
@@ -99,7 +99,7 @@ class Plane:
             )
             stored, local = level.stored
             length, *chunk = stored.layout.chunk
-            if chunk != [grid.chunk_y, grid.chunk_x] or stored.dtype != self.quantity.fill.dtype:
+            if chunk != [grid.chunk_y, grid.chunk_x] or stored.dtype != self.fill.dtype:
                 raise ValueError(stored.prefix)
             block, within = divmod(local, length)
             found = self._levels[number] = _Array(stored=stored, block=block, within=within)
@@ -128,7 +128,7 @@ class Planes:
             WouldWait: if that is to be worked out and takes long.
             TileOutsideBounds: if there is no such tile.
         """
-        return self._located(plane, place, False, may_wait)
+        return self._located(plane, place, may_wait=may_wait)
 
     def values(self, plane: Plane, place: TilePlace, *, is_bilinear: bool, may_wait: bool) -> NDArray[Any]:
         """Decoded values ``(y, x)`` of a tile's pixels; NaN is missing.
@@ -139,7 +139,7 @@ class Planes:
         if not is_bilinear:
             located = self.nearest(plane, place, may_wait=may_wait)
             return plane.quantity.decode(located.cells.spread(self.taken(plane, located, may_wait=may_wait)))
-        corners = self._located(plane, place, True, may_wait)
+        corners = self._located(plane, place, may_wait=may_wait, is_bilinear=True)
         if not isinstance(corners.cells, Corners):
             if not may_wait:
                 raise WouldWait
@@ -156,7 +156,7 @@ class Planes:
             Damaged: if a chunk does not hold.
         """
         chunks = self._read(plane, located.level, located.cells.chunks, may_wait=may_wait)
-        return located.cells.taken(chunks, plane.quantity.fill)
+        return located.cells.taken(chunks, plane.fill)
 
     def _read(
         self, plane: Plane, level: int, wanted: Sequence[tuple[int, int]], *, may_wait: bool
@@ -174,11 +174,11 @@ class Planes:
             found = present
         return [values[within] for values in found]
 
-    def _located(self, plane: Plane, place: TilePlace, is_bilinear: bool, may_wait: bool) -> Located[Any]:  # noqa: FBT001
+    def _located(self, plane: Plane, place: TilePlace, *, may_wait: bool, is_bilinear: bool = False) -> Located[Any]:
         key = (plane.key, place, is_bilinear)
-        known = self._places.present([key])
+        known = self._places.use(key)
         if known is not None:
-            return known[0]
+            return known
         tms = matrix_set(place.tms)
         target = tile_target(tms, place.x, place.y, place.z, place.size)
         if not (may_wait or target.is_separable):
