@@ -57,8 +57,10 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
     class Service(FastAPI):
         def build_middleware_stack(self) -> ASGIApp:
             # outside of Starlette's own layers, so that an answer of theirs is completed too
-            inner = FastTiles(super().build_middleware_stack(), state, tiles)
-            return Envelope(inner, settings=settings, metrics=metrics, threads=THREADS, proxies=proxies)
+            fast = FastTiles(super().build_middleware_stack(), state, tiles)
+            return Envelope(
+                fast, settings=settings, metrics=metrics, threads=THREADS, proxies=proxies, at_once=fast.at_once
+            )
 
     app = Service(
         title="cenote",
@@ -70,6 +72,8 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
         lifespan=lifespan,
         dependencies=[Depends(refuse_unknown)],
         redirect_slashes=False,
+        # it has metrics of its own; asking whether somebody wants FastAPI's takes longer than to find a tile
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.cenote = state
     errors.add_handlers(app)

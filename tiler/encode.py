@@ -57,7 +57,8 @@ def _head(width: int, height: int, kind: int, colours: bytes, alpha: bytes) -> b
 
 def _data(lines: NDArray[np.uint8]) -> bytes:
     height, length = lines.shape
-    filtered = np.zeros((height, length + 1), dtype=np.uint8)  # each line begins with its filter: 0, none
+    filtered = np.empty((height, length + 1), dtype=np.uint8)
+    filtered[:, 0] = 0  # each line begins with its filter: none
     filtered[:, 1:] = lines
     return _chunk(b"IDAT", isal_zlib.compress(filtered, _LEVEL)) + _END
 

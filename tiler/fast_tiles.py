@@ -5,6 +5,7 @@ An ASGI layer around them. It answers what it knows how to draw, and leaves ever
 the same picture and the same headers (tests/tiler/test_fast_tiles.py).
 """
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from tiler import encode
 from tiler.answer import IMMUTABLE, REVALIDATED, STALE, content_of, is_held, query_key, said_of, tag_of
 from tiler.catalogue import Served
 from tiler.drawing import Drawn, drawn_by_default
+from tiler.envelope import Ready
 from tiler.loading import LoadingCache
 from tiler.matrices import matrix_set, zoom_of
 from tiler.metrics import ROUTE_KEY
@@ -40,6 +42,12 @@ PAINTERS_BYTES = 8 * 2**20
 
 QUERIES = 512
 """Queries that are kept parsed: all tiles of a map have the same."""
+
+ADDRESSES = 4096
+"""Addresses that are kept parsed."""
+
+LONGEST = 512
+"""Of them, in characters."""
 
 ENTRY_BYTES = 700
 """Python's own memory for an encoded tile: key, tuple and headers."""
@@ -102,9 +110,6 @@ class Asked(NamedTuple):
     route: str
     """For the metrics."""
 
-    held: str
-    """If-None-Match."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chosen:
@@ -124,13 +129,6 @@ class Picture(NamedTuple):
     """An encoded tile."""
 
     body: bytes
-    headers: RawHeaders
-
-
-class Answer(NamedTuple):
-    """200, or 304 where there is no picture."""
-
-    picture: Picture | None
     headers: RawHeaders
 
 
@@ -164,33 +162,35 @@ class FastTiles:
             PAINTERS_BYTES, lambda painter: painter.bytes
         )
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or let it pass."""
-        asked = asked_of(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
-        answer = None if asked is None else await self._answer(asked)
-        if asked is None or answer is None:
-            await self._app(scope, receive, send)
-            return
-        scope[ROUTE_KEY] = asked.route
-        picture = answer.picture
-        headers = [*answer.headers] if picture is None else [*picture.headers, *answer.headers]
-        await send({"type": "http.response.start", "status": 304 if picture is None else 200, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if picture is None else picture.body})
-
-    async def _answer(self, asked: Asked) -> Answer | None:
-        """The answer; None where the routes are to find it, or to tell what is wrong."""
+    def at_once(self, scope: Scope) -> Ready | None:
+        """The answer to a GET, where it can be told without waiting for anything."""
+        asked = _asked(scope)
+        if asked is None:
+            return None
         try:
-            try:
-                return self._made(asked, may_wait=False)
-            except WouldWait:
-                return await anyio.to_thread.run_sync(lambda: self._made(asked, may_wait=True))
-        except Exception:  # noqa: BLE001 - the routes meet it again, and tell it
+            return self._answer(asked, _held(scope), may_wait=False)
+        except Exception:  # noqa: BLE001 - who may wait meets it again
             return None
 
-    def _made(self, asked: Asked, *, may_wait: bool) -> Answer:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request for which ``at_once`` knew no answer, or let it pass."""
+        asked = _asked(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
+        answer = None
+        if asked is not None:
+            held = _held(scope)
+            with contextlib.suppress(Exception):  # the routes meet it again, and tell it
+                answer = await anyio.to_thread.run_sync(lambda: self._answer(asked, held, may_wait=True))
+        if answer is None:
+            await self._app(scope, receive, send)
+            return
+        scope[ROUTE_KEY] = answer.route
+        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        await send({"type": "http.response.body", "body": answer.body})
+
+    def _answer(self, asked: Asked, held: str, *, may_wait: bool) -> Ready:
         served = self._served(asked, may_wait)
         chosen = self._choose(asked, served, may_wait)
-        tag = tag_of(chosen.content, asked.path, asked.query.key)
+        tag = _tag(chosen.content, asked.path, asked.query.key)
         headers = [
             *chosen.headers,
             (b"etag", tag.encode()),
@@ -198,13 +198,13 @@ class FastTiles:
         ]
         if served.is_stale:
             headers.append((STALE.lower().encode(), b"1"))
-        if asked.held and is_held(tag, asked.held):
-            return Answer(picture=None, headers=headers)
+        if held and is_held(tag, held):
+            return Ready(304, headers, b"", asked.route)
         picture = self._tiles.use(tag)
         if picture is None:
             picture = self._picture(asked, chosen, may_wait)
             self._tiles.put(tag, picture)
-        return Answer(picture=picture, headers=headers)
+        return Ready(200, [*picture.headers, *headers], picture.body, asked.route)
 
     def _served(self, asked: Asked, may_wait: bool) -> Served:  # noqa: FBT001
         if may_wait:
@@ -302,14 +302,36 @@ def _encoded(painted: Painted, colours: Palette, encoding: Encoding, *, is_maske
     return encode.rgba_png(pixels) if encoding == "png" else encode.webp(pixels)
 
 
-def asked_of(scope: Scope) -> Asked | None:
-    """The tile that a request asks for; None if it asks for something else, or in a way that the routes must judge."""
+def _asked(scope: Scope) -> Asked | None:
     path: str = scope["path"]
-    root: str = scope.get("root_path", "")
+    query: bytes = scope["query_string"]
+    # nobody asks for a tile in so many words
+    return asked_of(path, query, scope.get("root_path", "")) if len(path) + len(query) <= LONGEST else None
+
+
+def _held(scope: Scope) -> str:
+    held: bytes = next((value for name, value in scope["headers"] if name == b"if-none-match"), b"")
+    return held.decode("latin-1")
+
+
+@lru_cache(maxsize=ADDRESSES)
+def _tag(content: str, path: str, query: bytes) -> str:
+    return tag_of(content, path, query)
+
+
+@lru_cache(maxsize=ADDRESSES)
+def asked_of(path: str, text: bytes, root: str) -> Asked | None:
+    """The tile that an address asks for; None if it asks for something else, or in a way that the routes must judge.
+
+    Args:
+        path: of the request.
+        text: its query.
+        root: what the path begins with behind a proxy.
+    """
     match = _PATH.fullmatch(path[len(root) :] if root and path.startswith(root) else path)
     if match is None:
         return None
-    query = query_of(scope["query_string"])
+    query = query_of(text)
     if query is None:
         return None
     collection, version, tms, z, x, y, suffix, map_tms, matrix, row, column = match.groups()
@@ -326,7 +348,6 @@ def asked_of(scope: Scope) -> Asked | None:
         place = TilePlace(tms, int(z), int(x), int(y), query.size)
         encoding = query.encoding if suffix is None else _ENCODINGS[suffix]
         route = _TILE if suffix is None else _TILE + ".{format}"
-    held = next((value for name, value in scope["headers"] if name == b"if-none-match"), b"")
     return Asked(
         collection=collection,
         version=version,
@@ -335,7 +356,6 @@ def asked_of(scope: Scope) -> Asked | None:
         encoding=encoding or "png",
         path=path if version is None else path.replace(f"/instances/{version}", "", 1),
         route=(COLLECTION if version is None else INSTANCE) + route,
-        held=held.decode("latin-1"),
     )
 
 

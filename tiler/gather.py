@@ -6,6 +6,7 @@ again and again, for other periods and quantities on the same grid.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -53,7 +54,7 @@ class Axis:
 
         runs, self.count = [], 0
         outside = []
-        for number, first, stop in zip(places, edges, edges[1:], strict=False):
+        for number, (first, stop) in zip(places, pairwise(edges), strict=True):
             if number < 0:
                 outside.append(slice(first, stop))
                 continue
@@ -186,7 +187,7 @@ class Scattered:
         cells = (rows % chunk[0] * chunk[1] + columns % chunk[1])[order].astype(np.int32)
         pixels = inside[order].astype(np.int32)
         edges = [*first.tolist(), len(order)]
-        self._members = [(pixels[edge:stop], cells[edge:stop]) for edge, stop in zip(edges, edges[1:], strict=False)]
+        self._members = [(pixels[edge:stop], cells[edge:stop]) for edge, stop in pairwise(edges)]
         self.chunks: tuple[tuple[int, int], ...] = tuple((int(n) // wide, int(n) % wide) for n in found)
         self.bytes = pixels.nbytes + cells.nbytes + 500
 

@@ -54,15 +54,19 @@ class Metrics:
         self._running.inc()
 
     def end(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Its answer has begun.
+        """Its answer has begun; arguments are those of ``answered``."""
+        self._running.dec()
+        self.answered(method, route, status, seconds)
+
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count an answer.
 
         Args:
             method: HTTP method.
             route: path template, so that the number of series stays bounded.
             status: HTTP status.
-            seconds: since ``begin``.
+            seconds: since the request came in.
         """
-        self._running.dec()
         counted = self._counted.get((method, route, status))
         if counted is None:
             # looking them up by their labels takes longer than counting

@@ -59,7 +59,7 @@ def kinds_values(grid: Grid, periods: int) -> dict[str, NDArray[Any]]:
         if quantity.is_integer:
             info = np.iinfo(quantity.dtype)
             values: NDArray[Any] = rng.integers(info.min, info.max, shape, dtype=quantity.dtype, endpoint=True)
-            values[:, :, ::2] = np.clip(values[:, :, ::2] // 256, info.min, info.max)
+            values[:, :, ::2] //= 16 if info.bits > 8 else 2
         else:
             values = (rng.normal(size=shape) * 100).astype(quantity.dtype)
         values[rng.random(shape) < 0.1] = quantity.fill
@@ -143,7 +143,7 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Both, Mapp
     first = publish_arrays(store, Arrays(product=product, axis=axis, values=values))
     turned = {name: np.ascontiguousarray(array[:, ::-1]) for name, array in values.items()}
     second = publish_arrays(
-        store, Arrays(product=product, axis=axis, values=turned, origin="turned"), periods="..", keep=False
+        store, Arrays(product=product, axis=axis, values=turned, origin="turned"), periods="2020-01/2020-02", keep=False
     )
     assert first != second
     with pytest.MonkeyPatch.context() as patch:
@@ -220,7 +220,7 @@ def test_differences_of_versions(kinds: tuple[Both, Mapping[str, str]]) -> None:
 
 def test_all_colours_and_missing_pixels_in_one_tile(kinds: tuple[Both, Mapping[str, str]]) -> None:
     # plasma has no colour twice: none of its 256 is left for what is missing
-    answer = kinds[0].same("/collections/kinds/tiles/WebMercatorQuad/1/0/1.png?variable=packed&rescale=-30,6523.5")
+    answer = kinds[0].same("/collections/kinds/tiles/WebMercatorQuad/2/2/2.png?variable=packed&rescale=-30,6523.5")
     assert Image.open(io.BytesIO(answer.content)).mode == "RGBA"
     picture = rgba(answer.content)
     assert len(np.unique(picture.reshape(-1, 4), axis=0)) == 257
@@ -379,14 +379,15 @@ def test_no_encoded_tile_is_kept_where_none_may_be(both: Both) -> None:
 def reads(monkeypatch: pytest.MonkeyPatch, world: World) -> list[str]:
     """Keys of the objects that are read from the store of the world."""
     keys: list[str] = []
+    kind = type(world.store)
     for name in ("get", "get_ranges", "get_suffix", "get_tagged"):
-        inner = getattr(world.store, name)
+        inner = getattr(kind, name)
 
-        def counted(key: str, *more: Any, inner: Any = inner) -> Any:
+        def counted(self: Store, key: str, *more: Any, inner: Any = inner) -> Any:
             keys.append(key)
-            return inner(key, *more)
+            return inner(self, key, *more)
 
-        monkeypatch.setattr(world.store, name, counted)
+        monkeypatch.setattr(kind, name, counted)
     return keys
 
 
@@ -403,9 +404,10 @@ def test_a_cold_tile_reads_its_shards_and_a_hot_one_nothing(world: World, reads:
             assert client.get(f"{FIRST}?datetime=2019-12{query}").status_code == 200
             assert [key for key in reads if not key.endswith("current.json")] == []
         tag = client.get(FIRST).headers["etag"]
+    reads.clear()
     with TestClient(create_app(Settings(store=world.url), world.store)) as client:
         assert client.get(FIRST, headers={"If-None-Match": tag}).status_code == 304
-        assert not [key for key in reads[-4:] if "/c/" in key]
+        assert not [key for key in reads if "/segments/" in key]
 
 
 def test_many_at_once_give_the_same_tiles(both: Both) -> None:
@@ -445,5 +447,3 @@ def test_a_hot_tile_is_drawn_without_a_thread(world: World, monkeypatch: pytest.
         }
         asyncio.run(app(scope, receive, send))
     assert sent[0]["status"] == 200
-    assert TileCache(0).present(["nothing"]) is None
-    assert read_pointer(world.store, "xco2") is not None
