@@ -229,34 +229,45 @@ class Corners:
         below, right = self._below, self._right
         height, width = below.shape[0], right.shape[1]
         under = self._centre.taken([chunks[place] for place in self._own], quantity.fill)
-        centre = self._centre.spread(quantity.missing(under))
         decoded = quantity.decode(self._cells.taken(chunks, quantity.fill))
-        is_whole = bool(np.isfinite(decoded).all())
+        missing = np.isnan(decoded)
+        present = None
+        if missing.any():
+            decoded = np.where(missing, 0.0, decoded)
+            present = self._cells.spread(~missing)
+        is_finite = bool(np.isfinite(decoded).all())
         values = self._cells.spread(decoded)
-        total = np.zeros((height, width))
-        weights = np.zeros((height, width))
+        total, weights = np.zeros((height, width)), np.zeros((height, width))
+        weighed = np.empty((height, width))
         for y, from_y in ((slice(height), 1 - below), (slice(height, None), below)):
             for x, from_x in ((slice(width), 1 - right), (slice(width, None), right)):
-                part = values[y, x]
-                weight = from_y * from_x
-                if not is_whole:
-                    weight[np.isnan(part)] = 0.0
+                weight, part = from_y * from_x, values[y, x]
+                if present is not None:
+                    weight *= present[y, x]
+                if not is_finite:  # infinite and without weight is nothing
                     part = np.where(weight > 0, part, 0.0)
-                total += part * weight
+                total += np.multiply(part, weight, out=weighed)
                 weights += weight
         with np.errstate(invalid="ignore"):
             total /= weights
-        total[centre] = np.nan
+        total[self._centre.spread(quantity.missing(under))] = np.nan
         return total
 
 
-def places_of(grid: Grid, target: Target) -> Places:
-    """The cells under the pixel centres of a target."""
+def rows_of(grid: Grid, target: Target) -> Axis:
+    """The rows of cells under the pixel centres of a separable target."""
+    return Axis(rows_under(grid, target.centres[1]), grid.chunk_y)
+
+
+def columns_of(grid: Grid, target: Target) -> Axis:
+    """The columns of cells under the pixel centres of a separable target."""
+    return Axis(columns_under(grid, target.centres[0]), grid.chunk_x)
+
+
+def scattered_of(grid: Grid, target: Target) -> Scattered:
+    """The cells under the pixel centres of any other target."""
     longitudes, latitudes = target.centres
-    rows, columns = rows_under(grid, latitudes), columns_under(grid, longitudes)
-    if target.is_separable:
-        return Separable(Axis(rows, grid.chunk_y), Axis(columns, grid.chunk_x))
-    return Scattered(rows, columns, (grid.chunk_y, grid.chunk_x))
+    return Scattered(rows_under(grid, latitudes), columns_under(grid, longitudes), (grid.chunk_y, grid.chunk_x))
 
 
 def corners_of(grid: Grid, target: Target, *, is_global: bool) -> Corners:

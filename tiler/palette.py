@@ -168,6 +168,7 @@ class Painter:
             return Painted(numbers=self._numbers(values))
         numbers = self._numbers(np.where(missing, self._ranged[0], values))
         if not self._is_masked:
+            numbers[missing] = 0
             return Painted(numbers=numbers)
         return self._with_free_number(numbers, missing)
 

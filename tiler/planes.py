@@ -11,7 +11,7 @@ from rio_tiler.utils import CRS_to_uri
 from services.core.segment import StoredArray
 from services.core.settings import Settings
 from tiler.chunks import ChunkCache
-from tiler.gather import Corners, Places, corners_of, places_of
+from tiler.gather import Axis, Corners, Places, Separable, columns_of, corners_of, rows_of, scattered_of
 from tiler.loading import LoadingCache
 from tiler.matrices import matrix_set
 from tiler.reader import draw_values, tile_target
@@ -20,6 +20,9 @@ from tiler.warp import Level, Target, check_cells
 
 PLACES_BYTES = 32 * 2**20
 """Memory for the cells under tiles: thousands of separable tiles, or 60 of another projection."""
+
+AXES_BYTES = 8 * 2**20
+"""Memory for rows and columns of cells, which the tiles beside and below each other share."""
 
 
 class WouldWait(Exception):
@@ -117,6 +120,7 @@ class Planes:
     def __init__(self, settings: Settings, chunks: ChunkCache) -> None:
         self._settings = settings
         self._chunks = chunks
+        self._axes: LoadingCache[tuple[object, ...], Axis] = LoadingCache(AXES_BYTES, lambda axis: axis.bytes)
         self._places: LoadingCache[tuple[str, TilePlace, bool], Located[Any]] = LoadingCache(
             PLACES_BYTES, lambda located: int(located.cells.bytes) + 600
         )
@@ -185,11 +189,18 @@ class Planes:
             raise WouldWait
         level = plane.grid.coarsest(target.pixel_degrees)
         grid = plane.grid.level(level)
-        cells = (
-            corners_of(grid, target, is_global=plane.grid.is_global)
-            if is_bilinear and target.is_separable
-            else places_of(grid, target)
-        )
+        cells: Places | Corners
+        if not target.is_separable:
+            cells = scattered_of(grid, target)
+        elif is_bilinear:
+            cells = corners_of(grid, target, is_global=plane.grid.is_global)
+        else:
+            left, bottom, right, top = target.bounds
+            rows, columns = (plane.key, level, place.tms, top, bottom), (plane.key, level, place.tms, left, right)
+            cells = Separable(
+                self._axes.get((*rows, target.height, "y"), lambda: rows_of(grid, target)),
+                self._axes.get((*columns, target.width, "x"), lambda: columns_of(grid, target)),
+            )
         box = ",".join(str(edge) for edge in target.bounds)
         headers = ((b"content-crs", _crs(place.tms).encode()), (b"content-bbox", box.encode()))
         found = Located(target=target, level=level, cells=cells, headers=headers)

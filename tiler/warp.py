@@ -117,6 +117,7 @@ class Target:
         return _places(self.crs.to_wkt(), x, y)
 
 
+@lru_cache(maxsize=64)
 def crs_name(crs: CRS) -> str:
     """``EPSG:3857`` and the like; the WKT where there is no such name."""
     authority = crs.to_authority()
