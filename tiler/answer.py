@@ -146,7 +146,7 @@ def is_held(tag: str, header: str) -> bool:
 @cache
 def encoder() -> str:
     """What turns values into bytes: other releases may draw the same values otherwise."""
-    names = ("cenote", "titiler-core", "rio-tiler", "rasterio", "pillow", "numpy")
+    names = ("cenote", "titiler-core", "rio-tiler", "rasterio", "pillow", "isal", "numpy")
     return " ".join(f"{name}/{importlib.metadata.version(name)}" for name in names)
 
 
