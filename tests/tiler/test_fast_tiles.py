@@ -23,7 +23,7 @@ from services.core.settings import Settings, StoreSettings
 from services.core.store import Store
 from services.core.style import Style
 from services.core.time_axis import TimeAxis
-from tests.tiler.conftest import GRIDS, Arrays, World, a_product, publish_arrays
+from tests.tiler.conftest import GRIDS, XCO2, Arrays, World, a_product, publish_arrays, xco2_values
 from tiler.app import create_app
 from tiler.fast_tiles import FastTiles
 
@@ -460,3 +460,19 @@ def test_a_hot_tile_is_drawn_without_a_thread(world: World, monkeypatch: pytest.
         }
         asyncio.run(app(scope, receive, send))
     assert sent[0]["status"] == 200
+
+
+def test_damage_is_told_as_before(directory: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = GRIDS["global"]
+    axis = TimeAxis.regular("2020-01", "P1M", 1)
+    values = XCO2.pack(xco2_values(grid, 1))
+    publish_arrays(directory, Arrays(product=a_product("hurt", grid, XCO2), axis=axis, values={"xco2": values}))
+    shards = [entry.key for entry in directory.list("hurt/segments/") if "/xco2/c/" in entry.key]
+    for key in shards:
+        directory.overwrite(key, bytes(1000))
+    made = both_of(directory, directory.url, monkeypatch)
+    with made.fast, made.slow:
+        for query in ("", "?resampling=bilinear", "?minus=2020-01"):
+            answer = made.same(f"/collections/hurt/tiles/WebMercatorQuad/1/0/0{query}", is_fast=False)
+            assert answer.status_code == 502
+            assert answer.json()["key"] in shards
