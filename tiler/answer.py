@@ -63,48 +63,90 @@ def describe(
         NotModified: if the client named the tag; nothing has been read then.
     """
     headers: dict[str, str] = request.scope.setdefault(SCOPE_KEY, {})
-    version = served.dataset.version
-    headers[COLLECTION] = served.id
-    headers[VERSION] = served.version
-    if served.is_stale:
-        headers[STALE] = "1"
-    if served.dataset.product.synthetic:
-        headers[SYNTHETIC] = "1"
-    segments = _segments(served, source, positions)
-    if len(positions):
-        first, last = version.time.ids[positions[0]], version.time.ids[positions[-1]]
-        headers[PERIOD] = first if len(positions) == 1 else f"{first}/{last}"
-        if models := models_of(version, segments):
-            headers[MODEL] = models
+    headers |= said_of(served, source, positions)
     if request.method not in {"GET", "HEAD"}:
         headers["Cache-Control"] = "no-store"
         return
     named = request.path_params.get("version")
     path = request.url.path if named is None else request.url.path.replace(f"/instances/{named}", "", 1)
+    tag = tag_of(
+        content_of(served, source, quantities, positions, parts),
+        path,
+        query_key(request.query_params.multi_items()),
+        layout.canonical([served.version, str(request.base_url), request.headers.get("accept", "")])
+        if names_version
+        else b"",
+    )
+    headers["ETag"] = tag
+    headers["Cache-Control"] = REVALIDATED if named is None else IMMUTABLE
+    if is_held(tag, request.headers.get("if-none-match", "")):
+        raise NotModified(HTTPStatus.NOT_MODIFIED.phrase)
+
+
+def said_of(served: Served, source: Source | None, positions: Sequence[int] | range) -> dict[str, str]:
+    """The headers that say what an answer is made of; arguments are those of ``describe``."""
+    version = served.dataset.version
+    headers = {COLLECTION: served.id, VERSION: served.version}
+    if served.is_stale:
+        headers[STALE] = "1"
+    if served.dataset.product.synthetic:
+        headers[SYNTHETIC] = "1"
+    if len(positions):
+        first, last = version.time.ids[positions[0]], version.time.ids[positions[-1]]
+        headers[PERIOD] = first if len(positions) == 1 else f"{first}/{last}"
+        if models := models_of(version, _segments(served, source, positions)):
+            headers[MODEL] = models
+    return headers
+
+
+def content_of(
+    served: Served,
+    source: Source | None,
+    quantities: Sequence[Quantity],
+    positions: Sequence[int] | range,
+    parts: Sequence[Any],
+) -> str:
+    """Digest of what an answer is made of, but for what is asked of it; arguments are those of ``describe``."""
+    version = served.dataset.version
     content: list[Any] = [
         encoder(),
-        path,
-        sorted(request.query_params.multi_items()),
         [quantity_key(quantity) for quantity in quantities],
-        [version.segments[segment] for segment in segments],
+        [version.segments[segment] for segment in _segments(served, source, positions)],
         _periods(served, positions),
         list(parts),
     ]
     if source is not None:
         content.append(str(served.dataset.product.grid))
-    if names_version:
-        content += [served.version, str(request.base_url), request.headers.get("accept", "")]
-    tag = f'"{layout.digest(layout.canonical(content))[:32]}"'
-    headers["ETag"] = tag
-    headers["Cache-Control"] = REVALIDATED if named is None else IMMUTABLE
-    if tag in _named_tags(request.headers.get("if-none-match", "")):
-        raise NotModified(HTTPStatus.NOT_MODIFIED.phrase)
+    return layout.digest(layout.canonical(content))
+
+
+def query_key(items: Sequence[tuple[str, str]]) -> bytes:
+    """The parameters of a query, whatever their order, for ``tag_of``."""
+    return layout.canonical(sorted(items))
+
+
+def tag_of(content: str, path: str, query: bytes, more: bytes = b"") -> str:
+    """The strong ETag of an answer.
+
+    Args:
+        content: what it is made of (``content_of``).
+        path: of the request, without the version.
+        query: of the request (``query_key``).
+        more: JSON of what else its body depends on.
+    """
+    # JSON has no line breaks of its own, so that no path can pass for another path and query
+    return f'"{layout.digest(b"\n".join((content.encode(), path.encode(), query, more)))[:32]}"'
+
+
+def is_held(tag: str, header: str) -> bool:
+    """Whether an If-None-Match names a tag, compared weakly as RFC 9110 13.1.2 asks."""
+    return tag in header and tag in {held.strip().removeprefix("W/") for held in header.split(",")}
 
 
 @cache
 def encoder() -> str:
     """What turns values into bytes: other releases may draw the same values otherwise."""
-    names = ("cenote", "titiler-core", "rio-tiler", "rasterio", "pillow", "numpy")
+    names = ("cenote", "titiler-core", "rio-tiler", "rasterio", "pillow", "isal", "numpy")
     return " ".join(f"{name}/{importlib.metadata.version(name)}" for name in names)
 
 
@@ -141,8 +183,3 @@ def _periods(served: Served, positions: Sequence[int] | range) -> list[Any]:
         return [served.version, positions[0], positions[-1], len(positions)]
     starts = served.dataset.time.starts
     return [str(served.dataset.time.step), *(starts[position] for position in positions)]
-
-
-def _named_tags(header: str) -> set[str]:
-    """Tags of an If-None-Match, compared weakly as RFC 9110 13.1.2 asks."""
-    return {tag.strip().removeprefix("W/") for tag in header.split(",")}

@@ -15,6 +15,7 @@ from tiler import edr, errors, health, maps, pages, points, stac
 from tiler.catalogue import LiveCatalogue
 from tiler.chunks import ChunkCache
 from tiler.envelope import Envelope
+from tiler.fast_tiles import FastTiles, TileCache
 from tiler.metrics import Metrics
 from tiler.parameters import refuse_unknown
 from tiler.proxies import Proxies
@@ -43,7 +44,8 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
     chunks = ChunkCache(settings.cache_mb * 2**20)
     catalogue = LiveCatalogue(store, settings, cache=chunks)
     state = State(settings=settings, store=store, chunks=chunks, catalogue=catalogue)
-    metrics = Metrics(chunks)
+    tiles = TileCache(settings.tile_cache_mb * 2**20)
+    metrics = Metrics(chunks, tiles)
     proxies = Proxies([network.strip() for network in settings.trusted_proxies.split(",") if network.strip()])
 
     @asynccontextmanager
@@ -55,8 +57,10 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
     class Service(FastAPI):
         def build_middleware_stack(self) -> ASGIApp:
             # outside of Starlette's own layers, so that an answer of theirs is completed too
-            inner = super().build_middleware_stack()
-            return Envelope(inner, settings=settings, metrics=metrics, threads=THREADS, proxies=proxies)
+            fast = FastTiles(super().build_middleware_stack(), state, tiles)
+            return Envelope(
+                fast, settings=settings, metrics=metrics, threads=THREADS, proxies=proxies, at_once=fast.at_once
+            )
 
     app = Service(
         title="cenote",
@@ -68,6 +72,8 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
         lifespan=lifespan,
         dependencies=[Depends(refuse_unknown)],
         redirect_slashes=False,
+        # it has metrics of its own; asking whether somebody wants FastAPI's takes longer than to find a tile
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.cenote = state
     errors.add_handlers(app)

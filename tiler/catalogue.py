@@ -122,6 +122,22 @@ class LiveCatalogue:
             is_current=current is not None and current.version == version,
         )
 
+    def at_once(self, collection: str, version: str | None = None) -> Served | None:
+        """What ``dataset`` gives, where that is known without waiting for anything; else None."""
+        known = self._pointers.get(collection)
+        if version is not None:
+            opened = self._datasets.use((collection, version))
+            current = known.peek() if known is not None else None
+            is_current = current is not None and current.version == version
+            return None if opened is None else Served(dataset=opened, version=version, seq=None, is_current=is_current)
+        fresh = None if known is None else known.at_once()
+        if fresh is None or fresh[0] is None:
+            return None
+        opened = self._datasets.use((collection, fresh[0].version))
+        if opened is None:
+            return None
+        return Served(dataset=opened, version=fresh[0].version, seq=fresh[0].seq, is_current=True)
+
     def pointer(self, collection: str) -> Pointer:
         """The pointer of a collection, for those who tell of versions rather than of data.
 

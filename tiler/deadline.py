@@ -1,21 +1,30 @@
 """When a request has been answered 503 for taking too long, the thread that still works for it is told to stop."""
 
-import threading
 from contextvars import ContextVar
 
-_given_up: ContextVar[threading.Event | None] = ContextVar("given_up", default=None)
-"""Of the request that a thread works for: a worker thread runs in a copy of the request's context."""
+
+class Request:
+    """Whether anybody still waits for a request's answer."""
+
+    __slots__ = ("is_given_up",)
+
+    def __init__(self) -> None:
+        self.is_given_up = False
+
+
+_request: ContextVar[Request | None] = ContextVar("request", default=None)
+"""The request that a thread works for: a worker thread runs in a copy of the request's context."""
 
 
 class GivenUp(Exception):
     """The request was answered already; nobody waits for what is being done."""
 
 
-def begin() -> threading.Event:
-    """Begin a request; whoever gives it up sets the event."""
-    event = threading.Event()
-    _given_up.set(event)
-    return event
+def begin() -> Request:
+    """Begin a request; whoever gives it up says so in what is returned."""
+    request = Request()
+    _request.set(request)
+    return request
 
 
 def check() -> None:
@@ -24,6 +33,6 @@ def check() -> None:
     Raises:
         GivenUp: if nobody does.
     """
-    event = _given_up.get()
-    if event is not None and event.is_set():
+    request = _request.get()
+    if request is not None and request.is_given_up:
         raise GivenUp

@@ -2,10 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
+from typing import NamedTuple
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,7 +15,7 @@ from tiler import deadline
 from tiler.answer import ANSWER_HEADERS, REVALIDATED, SCOPE_KEY
 from tiler.downloads import HEAD_KEY
 from tiler.errors import RETRY_SECONDS, Problem
-from tiler.metrics import Metrics
+from tiler.metrics import ROUTE_KEY, Metrics
 from tiler.proxies import Proxies
 from tiler.request import COLLECTION, INSTANCE
 
@@ -29,6 +29,15 @@ RANGES = ("Accept-Ranges", "Content-Range", "Content-Length")
 """What a reader of COG or Zarr in a browser needs to see."""
 
 EXPOSED = ", ".join((*ANSWER_HEADERS, "ETag", "Content-Bbox", "Content-Crs", "Link", "Retry-After", *RANGES))
+ALWAYS = {
+    b"access-control-allow-origin": b"*",
+    b"access-control-expose-headers": EXPOSED.encode(),
+    b"x-content-type-options": b"nosniff",
+}
+"""Headers of every answer, errors too."""
+
+_ALWAYS = tuple(ALWAYS.items())
+
 METHODS = "GET, HEAD, POST, OPTIONS"
 
 PREFLIGHT = {
@@ -36,6 +45,18 @@ PREFLIGHT = {
     "Access-Control-Allow-Headers": "*",
     "Access-Control-Max-Age": "86400",
 }
+
+
+class Ready(NamedTuple):
+    """An answer that nothing has to be waited for."""
+
+    status: int
+    headers: Sequence[tuple[bytes, bytes]]
+    """All but those of every answer."""
+
+    body: bytes
+    route: str
+    """Path template of the route that it is an answer of."""
 
 
 class Envelope:
@@ -47,10 +68,22 @@ class Envelope:
         metrics: where requests are counted.
         threads: worker threads of the process.
         proxies: who may say how a request reached them.
+        at_once: finds the answer to a GET where nothing has to be waited for, in less time than preparing to wait
+            takes; None where ``app`` is to answer.
     """
 
-    def __init__(self, app: ASGIApp, *, settings: Settings, metrics: Metrics, threads: int, proxies: Proxies) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        settings: Settings,
+        metrics: Metrics,
+        threads: int,
+        proxies: Proxies,
+        at_once: Callable[[Scope], Ready | None] = lambda _: None,
+    ) -> None:
         self._app = app
+        self._at_once = at_once
         self._settings = settings
         self._metrics = metrics
         self._most = threads * (1 + settings.queue_factor)
@@ -62,12 +95,23 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, send, self._metrics)
         if scope["path"] in WATCHED:
+            exchange = _Exchange(scope, send, self._metrics)
             await self._app(exchange.inner, receive, exchange.send)
             return
-        exchange.begin()
+        began = time.perf_counter()
         refusal = self._refusal(scope)
+        if refusal is None and scope["method"] in {"GET", "HEAD"}:
+            ready = self._at_once(self._proxies.seen_from_outside(scope))
+            if ready is not None:
+                headers = [*ready.headers, *_ALWAYS]
+                self._metrics.answered(scope["method"], ready.route, ready.status, time.perf_counter() - began)
+                await send({"type": "http.response.start", "status": ready.status, "headers": headers})
+                body = b"" if scope["method"] == "HEAD" else ready.body
+                await send({"type": "http.response.body", "body": body})
+                return
+        exchange = _Exchange(scope, send, self._metrics)
+        exchange.begin(began)
         if refusal is not None:
             await refusal(exchange.inner, receive, exchange.send)
             return
@@ -93,8 +137,8 @@ class Envelope:
                 detail=f"the address has {address} bytes and at most {self._settings.max_url_bytes} are read; "
                 "large geometries go into the body of a POST",
             ).response()
-        declared = Headers(scope=scope).get("content-length", "0")
-        if declared.isdecimal() and int(declared) > self._settings.max_body_bytes:
+        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if declared.isdigit() and int(declared) > self._settings.max_body_bytes:
             return Problem(
                 status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail=_too_long(self._settings.max_body_bytes)
             ).response()
@@ -118,7 +162,7 @@ class _Exchange:
         self._began = 0.0
         self._is_counted = False
         self._has_begun = False
-        self._given_up = deadline.begin()
+        self._request = deadline.begin()
         self._late: asyncio.Task[None] | None = None
         self.inner: Scope = {**scope, SCOPE_KEY: {}}
         if self._is_head:
@@ -126,17 +170,17 @@ class _Exchange:
             self.inner["method"] = "GET"
             self.inner[HEAD_KEY] = True
 
-    def begin(self) -> None:
+    def begin(self, now: float) -> None:
         """Count it."""
         self._is_counted = True
-        self._began = time.perf_counter()
+        self._began = now
         self._metrics.begin()
 
     def give_up(self) -> None:
         """Answer 503 now; the request's thread ends before it reads more (tiler/deadline.py), its answer is dropped."""
         if self._has_begun:
             return
-        self._given_up.set()
+        self._request.is_given_up = True
         self._late = asyncio.get_running_loop().create_task(self._answer_late())
 
     async def end(self) -> None:
@@ -146,7 +190,7 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         """Pass a message on, completed."""
-        if not self._given_up.is_set():
+        if not self._request.is_given_up:
             await self._pass(message)
 
     async def _answer_late(self) -> None:
@@ -173,26 +217,26 @@ class _Exchange:
         await self._send(message)
 
     def _complete(self, message: Message) -> None:
-        headers = MutableHeaders(raw=list(message.get("headers", [])))
-        headers["Access-Control-Allow-Origin"] = "*"
-        headers["Access-Control-Expose-Headers"] = EXPOSED
-        headers["X-Content-Type-Options"] = "nosniff"
         described: dict[str, str] = self.inner.get(SCOPE_KEY, {})
-        status = message["status"]
-        if status < HTTPStatus.BAD_REQUEST:
-            for name, value in described.items():
-                headers[name] = value
-            headers.setdefault("Cache-Control", REVALIDATED)
-        else:
-            for name in ANSWER_HEADERS:
-                if name in described:
-                    headers[name] = described[name]
-            headers["Cache-Control"] = "no-store"
-        message["headers"] = headers.raw
+        ours = dict(ALWAYS)
+        is_error = message["status"] >= HTTPStatus.BAD_REQUEST
+        for name, value in described.items():
+            if not is_error or name in ANSWER_HEADERS:
+                ours[name.lower().encode("latin-1")] = value.encode("latin-1")
+        if is_error:
+            ours[b"cache-control"] = b"no-store"
+        headers = [header for header in message.get("headers", ()) if header[0] not in ours]
+        headers += ours.items()
+        if not any(name == b"cache-control" for name, _ in headers):
+            headers.append((b"cache-control", REVALIDATED.encode()))
+        message["headers"] = headers
 
 
 def _route_name(scope: Scope) -> str:
     """Path template of the route that answers; a bounded number of names."""
+    told: str | None = scope.get(ROUTE_KEY)
+    if told is not None:
+        return told
     path: str | None = getattr(scope.get("route"), "path", None)
     if path is None:
         return NO_ROUTE

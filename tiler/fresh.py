@@ -78,6 +78,19 @@ class Fresh[T]:
                 if patience <= 0 or not wait([running], timeout=patience).done:
                     return _value(known), True
 
+    def at_once(self) -> tuple[T] | None:
+        """The value if it is new enough to be told without waiting; a read begins where it soon will not be.
+
+        Raises:
+            CenoteError: what the last read found wrong with what is stored.
+        """
+        known, asked = self._known, self._clock()
+        if known is None or known.asked_at < asked - self._seconds:
+            return None
+        if known.asked_at < asked - self._seconds / 2:
+            self._refresh()
+        return (_value(known),)
+
     def peek(self) -> T | None:
         """The last value that was read, however old; None where there is none."""
         known = self._known

@@ -123,6 +123,39 @@ class LoadingCache[K: Hashable, V]:
             _, (_, lightened) = self._entries.popitem(last=False)
             self._weight -= lightened
 
+    def present(self, keys: Sequence[K]) -> list[V] | None:
+        """The values under some keys if all of them are there, counted as used; else None, and nothing is counted.
+
+        Waits for no load, so that an event loop may ask.
+        """
+        with self._lock:
+            entries = self._entries
+            try:
+                found = [entries[key][0] for key in keys]
+            except KeyError:
+                return None
+            for key in keys:
+                entries.move_to_end(key)
+            self._hits += len(found)
+        return found
+
+    def use(self, key: K) -> V | None:
+        """The value under a key if it is there, counted as used; else None, and nothing is counted."""
+        with self._lock:
+            found = self._entries.get(key)
+            if found is None:
+                return None
+            self._entries.move_to_end(key)
+            self._hits += 1
+        return found[0]
+
+    def put(self, key: K, value: V) -> None:
+        """Keep a value that was made elsewhere, counted as a load."""
+        with self._lock:
+            self._misses += 1
+            if key not in self._entries:
+                self._keep(key, value)
+
     def peek(self, key: K) -> V | None:
         """The value under a key if it is there; not counted as a use."""
         with self._lock:

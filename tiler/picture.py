@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from rio_tiler.colormap import apply_cmap
 from rio_tiler.models import ImageData
 from rio_tiler.types import ColorMapType
 from rio_tiler.utils import CRS_to_uri
@@ -15,6 +16,7 @@ from titiler.core.utils import render_image
 
 from services.core.errors import QueryError
 from tiler.drawing import Drawn
+from tiler.encode import webp
 from tiler.options import PictureParams, named_colormap
 
 VALUES = frozenset({ImageType.npy, ImageType.tif, ImageType.tiff})
@@ -80,10 +82,30 @@ def _drawn(
     *,
     add_mask: bool,
 ) -> tuple[bytes, str]:
+    if image_format == ImageType.webp:
+        return _webp(image, ranges, colormap, add_mask=add_mask), image_format.mediatype
     content, media_type = render_image(
         image, output_format=image_format, rescale=ranges, colormap=colormap, add_mask=add_mask
     )
     return content, media_type
+
+
+def _webp(
+    image: ImageData,
+    ranges: Sequence[tuple[float, float]] | None,
+    colormap: ColorMapType | None,
+    *,
+    add_mask: bool,
+) -> bytes:
+    """Without loss, which titiler's is not: a colour stands for a value."""
+    if ranges:
+        image.rescale(ranges)
+    data, alpha = image.data, image.mask
+    if colormap:
+        data, opacity = apply_cmap(data, colormap)
+        alpha = np.where(alpha == 0, 0, opacity)
+    bands = [*(data if len(data) > 1 else np.repeat(data, 3, axis=0)), *([alpha] if add_mask else [])]
+    return webp(np.stack(bands, axis=-1).astype(np.uint8))
 
 
 def _values(image: ImageData, image_format: ImageType, *, add_mask: bool) -> tuple[bytes, str]:

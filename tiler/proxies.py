@@ -47,7 +47,8 @@ class Proxies:
 
         What does not look like a host or prefix is ignored: it would end up in links that caches keep.
         """
-        if not self.believes(scope):
+        # most requests were not passed on by anybody
+        if not any(name.startswith(b"x-forwarded-") for name, _ in scope["headers"]) or not self.believes(scope):
             return scope
         headers = MutableHeaders(raw=list(scope["headers"]))
         scheme = _first(headers.get("x-forwarded-proto")).lower()

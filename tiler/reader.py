@@ -124,20 +124,7 @@ class MapReader(BaseReader):
         Raises:
             TileOutsideBounds: if the matrix has no such tile; the message says which it has.
         """
-        tms = self.tms
-        check_tile(tms, tile_x, tile_y, tile_z)
-        matrix = tms.matrix(tile_z)
-        width, height = (tilesize, tilesize) if tilesize else (matrix.tileWidth, matrix.tileHeight)
-        left, bottom, right, top = tms.xy_bounds(Tile(x=tile_x, y=tile_y, z=tile_z))
-        if buffer:
-            x, y = (right - left) / width * buffer, (top - bottom) / height * buffer
-            left, bottom, right, top = left - x, bottom - y, right + x, top + y
-        target = Target(
-            crs=tms.rasterio_crs,
-            bounds=(left, bottom, right, top),
-            width=width + 2 * buffer,
-            height=height + 2 * buffer,
-        )
+        target = tile_target(self.tms, tile_x, tile_y, tile_z, tilesize, buffer)
         return self._image(target, resampling_method)
 
     def part(
@@ -295,6 +282,35 @@ def draw_values(chosen: Requested, target: Target, method: str, settings: Settin
     if method == BILINEAR:
         return Gather(level, target, settings.max_cells, neighbours=True).bilinear()
     return warped(level, target, Resampling[method], settings.max_cells)
+
+
+def tile_target(tms: TileMatrixSet, x: int, y: int, z: int, tilesize: int | None = None, buffer: int = 0) -> Target:
+    """The pixels of a tile.
+
+    Args:
+        tms: matrix set.
+        x: column.
+        y: row.
+        z: zoom.
+        tilesize: width in pixels; the matrix's own if not given.
+        buffer: pixels around the tile that are wanted too.
+
+    Raises:
+        TileOutsideBounds: if the matrix has no such tile; the message says which it has.
+    """
+    check_tile(tms, x, y, z)
+    matrix = tms.matrix(z)
+    width, height = (tilesize, tilesize) if tilesize else (matrix.tileWidth, matrix.tileHeight)
+    left, bottom, right, top = tms.xy_bounds(Tile(x=x, y=y, z=z))
+    if buffer:
+        across, along = (right - left) / width * buffer, (top - bottom) / height * buffer
+        left, bottom, right, top = left - across, bottom - along, right + across, top + along
+    return Target(
+        crs=tms.rasterio_crs,
+        bounds=(left, bottom, right, top),
+        width=width + 2 * buffer,
+        height=height + 2 * buffer,
+    )
 
 
 def check_tile(tms: TileMatrixSet, x: int, y: int, z: int) -> None:

@@ -166,11 +166,6 @@ def describe_map(request: Request, found: Requested, *, names_version: bool = Fa
     Raises:
         NotModified: if the client holds it.
     """
-    parts = [drawn_by_default(found.served.dataset.version, found.quantity).key]
-    if found.minus is not None:
-        base = found.minus
-        digest = base.served.dataset.version.segments[base.served.dataset.map_segment(base.position)]
-        parts.append(f"{digest} {base.period} {base.quantity} {base.served.dataset.product.grid}")
     describe(
         request,
         found.served,
@@ -178,8 +173,18 @@ def describe_map(request: Request, found: Requested, *, names_version: bool = Fa
         quantities=[found.quantity],
         positions=found.positions,
         names_version=names_version,
-        parts=parts,
+        parts=parts_of(found),
     )
+
+
+def parts_of(found: Requested) -> list[str]:
+    """What a picture of a map depends on beside its own values: how it is drawn, and what is subtracted."""
+    parts = [drawn_by_default(found.served.dataset.version, found.quantity).key]
+    if found.minus is not None:
+        base = found.minus
+        digest = base.served.dataset.version.segments[base.served.dataset.map_segment(base.position)]
+        parts.append(f"{digest} {base.period} {base.quantity} {base.served.dataset.product.grid}")
+    return parts
 
 
 def _one(served: Served, parameter: str, expression: str) -> range:

@@ -117,6 +117,7 @@ class Target:
         return _places(self.crs.to_wkt(), x, y)
 
 
+@lru_cache(maxsize=64)
 def crs_name(crs: CRS) -> str:
     """``EPSG:3857`` and the like; the WKT where there is no such name."""
     authority = crs.to_authority()
@@ -166,6 +167,11 @@ def columns_under(grid: Grid, longitudes: Float) -> Index:
 def rows_under(grid: Grid, latitudes: Float) -> Index:
     """Rows of the cells under some latitudes; ``OUTSIDE`` where there is none."""
     return _whole((float(grid.north) - latitudes) / float(grid.step_y), grid.height)
+
+
+def fractional(grid: Grid, longitudes: Float, latitudes: Float) -> tuple[Float, Float]:
+    """Columns and rows with their fractions: 0.5 is the centre of the first cell."""
+    return _turned(grid, longitudes) / float(grid.step_x), (float(grid.north) - latitudes) / float(grid.step_y)
 
 
 def _turned(grid: Grid, longitudes: Float) -> Float:
@@ -259,8 +265,7 @@ class Gather:
         self._target = target
         grid = level.grid
         longitudes, latitudes = target.centres
-        self._x = _turned(grid, longitudes) / float(grid.step_x)
-        self._y = (float(grid.north) - latitudes) / float(grid.step_y)
+        self._x, self._y = fractional(grid, longitudes, latitudes)
         self.columns = _whole(self._x, grid.width)
         self.rows = _whole(self._y, grid.height)
         reach = [self._stepped(dy, dx) for dy in (0, 1) for dx in (0, 1)] if neighbours else [(self.rows, self.columns)]

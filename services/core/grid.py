@@ -203,7 +203,7 @@ class Grid:
         sines = np.sin(np.radians(np.clip(edges, -90.0, 90.0)))
         return sines[:-1] - sines[1:]
 
-    @property
+    @cached_property
     def levels(self) -> int:
         """Number of levels including level 0: halved while a cell is no wider than a world tile's pixel."""
         count, step, size = 1, self.step_x, min(self.width, self.height)

@@ -126,6 +126,8 @@ class Settings(_Environment):
     """A server knows of a newly published version this late at most; 2 is also the ceiling"""
     cache_mb: Annotated[int, Field(ge=0)] = 256
     """Memory for decoded chunks in each server process, MiB"""
+    tile_cache_mb: Annotated[int, Field(ge=0)] = 64
+    """Memory for encoded tiles in each server process, MiB; 0 keeps none"""
     max_values: Count = 1_000_000
     """Most values (places x periods x quantities) in one answer that is not streamed"""
     max_tile_size: Count = 512

@@ -16,6 +16,7 @@ from tiler import deadline
 from tiler.chunks import ChunkCache
 from tiler.envelope import Envelope
 from tiler.errors import add_handlers
+from tiler.fast_tiles import TileCache
 from tiler.metrics import Metrics
 from tiler.proxies import Proxies
 
@@ -72,7 +73,7 @@ def wrapped(gate: threading.Event) -> Callable[..., TestClient]:
             return "fine"
 
         chosen = Settings(**settings)  # type: ignore[arg-type]  # each has its own type
-        metrics = Metrics(ChunkCache(0))
+        metrics = Metrics(ChunkCache(0), TileCache(0))
         envelope = Envelope(
             app.build_middleware_stack(), settings=chosen, metrics=metrics, threads=threads, proxies=Proxies()
         )

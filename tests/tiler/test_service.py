@@ -117,7 +117,8 @@ def test_titilers_parameters(client: TestClient) -> None:
     assert client.get(f"{TILE}?variable=xco2_std").content != plain
     assert pixels_of(client, f"{TILE}?tilesize=512").shape == (512, 512, 4)
     image = Image.open(io.BytesIO(client.get(f"{TILE}?return_mask=false").content))
-    assert image.mode == "RGB"
+    assert image.mode == "P"
+    assert not image.has_transparency_data
     for suffix, kind in (("jpg", "JPEG"), ("jpeg", "JPEG"), ("webp", "WEBP"), ("jp2", "JPEG2000"), ("pngraw", "PNG")):
         assert Image.open(io.BytesIO(client.get(f"{TILE}.{suffix}").content)).format == kind
     values = values_of(client, f"{TILE}.npy?return_mask=true")
