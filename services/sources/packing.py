@@ -142,12 +142,13 @@ def target(packings: Sequence[Packing]) -> Target:
     wider = _WIDER[kind.name]
     fill = int(np.iinfo(wider).min)
     why = "no one value is missing in all files" if any(packing.missing for packing in packings) else "none is missing"
+    widened = "" if wider == kind.name else f" widened to {wider}"
     return Target(
         dtype=wider,
         scale_factor=first.scale_factor,
         add_offset=first.add_offset,
         fill_value=fill,
-        fact=f"{kind if wider == kind.name else f'{kind} widened to {wider}'}{packed} ({why}; {fill} stands for missing)",
+        fact=f"{kind}{widened}{packed} ({why}; {fill} stands for missing)",
     )
 
 
