@@ -42,6 +42,11 @@ SERIES_CHUNK = 60
 PEER_MONTHS = {"gwsa": 2}
 """Months in the peers' Zarr copy of the maps, where not all."""
 
+SMALL_CELLS = 1_000_000
+"""Grids that are done before worker processes have started."""
+
+SERIES = "_series.zarr"
+
 type Note = Callable[[str], None]
 
 
@@ -82,7 +87,7 @@ class Data:
 
     def series_copy(self, stack: Stack) -> Path:
         """Zarr with all months in each chunk."""
-        return self.zarrs / f"{stack.id}_series.zarr"
+        return self.zarrs / f"{stack.id}{SERIES}"
 
 
 def bench_cache() -> Path:
@@ -102,6 +107,8 @@ def publish(data: Data, stacks: Sequence[Stack], note: Note) -> None:
             files = write(stack, data.folder / "sources" / stack.id)
             command: list[str | Path] = [program("cenote"), "--store", data.store, "ingest", stack.id, *files]
             command += ["--variable", stack.variable, "--units", stack.units, "--time", f"{stack.first}/P1M"]
+            if stack.width * stack.height < SMALL_CELLS:
+                command += ["--workers", "0"]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             shutil.rmtree(data.folder / "sources" / stack.id)
 
@@ -144,7 +151,10 @@ def copy_series(data: Data, stack: Stack, note: Note) -> None:
 
 
 def upload(data: Data, server: S3, folders: Sequence[Path], note: Note) -> None:
-    """Put folders of ours and of the peers into MinIO, byte by byte the same, under the same names."""
+    """Put folders of ours and of the peers into MinIO, byte by byte the same, under the same names.
+
+    The peers' series are asked for there only, and removed here.
+    """
     for folder in folders:
         with _step(data, f"uploaded-{folder.name}", note) as wanted:
             if not wanted:
@@ -160,6 +170,8 @@ def upload(data: Data, server: S3, folders: Sequence[Path], note: Note) -> None:
                         files,
                     )
                 )
+            if folder.name.endswith(SERIES):
+                shutil.rmtree(folder)
 
 
 def bucket_of(server: S3) -> S3Store:

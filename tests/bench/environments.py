@@ -21,7 +21,7 @@ def installed(note: Note, stacks: tuple[Stack, ...]) -> tuple[list[Peer], list[s
     """The peers that can be had on this machine, and a line for each that cannot."""
     peers: list[Peer] = []
     left_out: list[str] = []
-    makers: tuple["Callable[[], Peer]", ...] = (
+    makers: tuple[Callable[[], Peer], ...] = (
         lambda: TitilerCore(*_environment("titiler_core", "titiler-core", note)),
         lambda: TitilerXarray(*_environment("titiler_xarray", "titiler-xarray", note)),
         lambda: XpublishTiles(*_environment("xpublish_tiles", "xpublish-tiles", note), stacks),

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.bench.floor import viridis
 
-STEPS = 12
+STEPS = 10
 """Of the 256 colours: pixels may differ by so many, since levels are made and picked in different ways."""
 MIN_AGREEING = 0.9
 MIN_SAME_MASK = 0.97

@@ -17,7 +17,7 @@ import obstore
 
 from tests.bench.data import Data, bucket_of
 from tests.bench.floor import Floor
-from tests.bench.lineup import OURS, Ours, Peer, Place, TitilerCore, TitilerXarray
+from tests.bench.lineup import OURS, UNLIMITED, Ours, Peer, Place, TitilerCore, TitilerXarray
 from tests.bench.pictures import compare
 from tests.bench.rounds import Entry, Request, Row, Turns, asked, get, interleaved, timed, warm
 from tests.bench.servers import S3, Client, Failed, Proxy, Server, serving_asgi
@@ -277,29 +277,31 @@ def cold(bench: Bench) -> None:
     with contextlib.closing(Proxy(bench.s3.port)) as proxy:
         place = Place(data=bench.data, s3=bench.s3.through(proxy.port))
         with started(bench, peers, place) as servers:
-            for peer in [peer for peer in peers if peer.name in servers]:
-                server = servers[peer.name]
-                months = min(peer.months(stack), stack.months)
-                # the version, its objects.json and the peer's first imports are not what is measured
-                first = Entry(
-                    peer=peer.name, server=server, requests=[get(peer.tile(place, stack, months - 1, 5, 16, 12))]
+            # the version, its objects.json and the peer's first imports are not what is measured
+            first = [
+                Entry(
+                    peer=peer.name,
+                    server=servers[peer.name],
+                    requests=[get(peer.tile(place, stack, stack.months - 1, 5, 16, 12))],
                 )
-                if not warm(bench.client, [first], bench.notes):
+                for peer in peers
+                if peer.name in servers
+            ]
+            able = {entry.peer for entry in warm(bench.client, first, bench.notes)}
+            proxy.hold(HELD_MS)
+            for zoom in sorted(bench.zooms, reverse=True):
+                if bench.late:
+                    bench.left_out(f"cold z{zoom}")
                     continue
-                proxy.hold(HELD_MS)
-                for zoom in sorted(bench.zooms, reverse=True):
-                    if bench.late:
-                        bench.left_out(f"cold {peer.name} z{zoom}")
-                        continue
-                    chosen = bench.tiles(floor, zoom, COLD_TILES)
-                    count = min(COLD_TILES, months - 1)
+                chosen = bench.tiles(floor, zoom, COLD_TILES)
+                for peer in [peer for peer in peers if peer.name in able]:
                     requests = [
-                        get(peer.tile(place, stack, number % (months - 1), zoom, *chosen[number % len(chosen)]))
-                        for number in range(count)
+                        get(peer.tile(place, stack, month, zoom, *chosen[month % len(chosen)]))
+                        for month in range(min(COLD_TILES, stack.months - 1))
                     ]
-                    entry = Entry(peer=peer.name, server=server, requests=requests)
+                    entry = Entry(peer=peer.name, server=servers[peer.name], requests=requests)
                     bench.add([counted(bench, proxy, entry, f"{stack.id} z{zoom}")])
-                proxy.hold(0)
+            proxy.hold(0)
 
 
 def counted(bench: Bench, proxy: Proxy, entry: Entry, case: str, section: str = "cold") -> Row:
@@ -454,7 +456,8 @@ def zonal(bench: Bench) -> None:
     stack = bench.stacks[0]
     place = Place(data=bench.data)
     case = f"{stack.id}, Africa, {stack.months} months"
-    peers = [peer for peer in bench.everyone if isinstance(peer, Ours | TitilerXarray)]
+    others = [peer for peer in bench.peers if isinstance(peer, TitilerXarray)]
+    peers = [Ours(bench.ours.version, UNLIMITED), *others]
     with started(bench, peers, place) as servers:
         if OURS in servers:
             entry = Entry(peer=OURS, server=servers[OURS], requests=[get(bench.ours.mean(stack, AFRICA))])
@@ -500,7 +503,7 @@ def batch(bench: Bench) -> None:
         for longitude, latitude in centres
         for _ in range(500)
     ]
-    with started(bench, [bench.ours], place) as servers:
+    with started(bench, [Ours(bench.ours.version, UNLIMITED)], place) as servers:
         if OURS not in servers:
             return
         for name, where in (("spread evenly", spread), ("20 clusters", clusters)):

@@ -50,7 +50,7 @@ class Stack:
     def periods(self) -> list[str]:
         """Ids of the months, in order."""
         start = np.datetime64(self.first, "M")
-        return [str(start + month) for month in range(self.months)]
+        return [str(start + np.timedelta64(month, "M")) for month in range(self.months)]
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
@@ -75,7 +75,7 @@ XCO2 = Stack(
     months=24,
     scale=0.01,
     offset=400.0,
-    ranges=(385.0, 415.0),
+    ranges=(380.0, 420.0),
 )
 """The global XCO2 product's grid."""
 
@@ -91,7 +91,7 @@ GWSA = Stack(
     months=12,
     scale=0.1,
     offset=0.0,
-    ranges=(-15.0, 15.0),
+    ranges=(-20.0, 20.0),
     land_only=True,
 )
 """A quarter of the groundwater product's grid: Europe, Africa, Asia."""
