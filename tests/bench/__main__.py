@@ -14,12 +14,14 @@ from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
+from urllib.parse import quote
 
 import psutil
 from rich.console import Console
 
 from tests.bench import data as making
 from tests.bench import report, sections, stacks
+from tests.bench.claims import claims
 from tests.bench.environments import installed
 from tests.bench.lineup import Ours, Peer
 from tests.bench.servers import ROOT, Client, minio
@@ -72,6 +74,13 @@ def _cpu_model() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def nameless(text: str, folder: Path) -> str:
+    """A note without the folders of this machine; addresses may hold them quoted."""
+    for path, name in ((folder, "TMP"), (making.bench_cache(), "CACHE"), (ROOT, "."), (Path.home(), "~")):
+        text = text.replace(str(path), name).replace(quote(str(path)), name).replace(quote(str(path), safe=""), name)
+    return text
 
 
 def prepare(data: making.Data, folder: Path, chosen: tuple[stacks.Stack, ...], note: making.Note) -> None:
@@ -134,10 +143,12 @@ def main() -> None:
             )
             sections.run(bench, wanted)
         rows = report.with_floor(bench.rows)
-        content = report.document(rows, facts(arguments, peers, load), bench.notes)
+        notes = [nameless(line, folder) for line in bench.notes]
+        content = report.document(rows, facts(arguments, peers, load), notes)
         console = Console(width=None if sys.stdout.isatty() else 180)
         report.tables(rows, console)
-        for line in bench.notes:
+        report.promised(claims(rows, report.WITH_EMPTY), console)
+        for line in notes:
             console.print(f"- {line}", markup=False, highlight=False)
         note(f"took {(time.monotonic() - start) / 60:.1f} minutes")
         if not arguments.no_reports:

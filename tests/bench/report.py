@@ -10,6 +10,7 @@ from xml.sax.saxutils import escape
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench.claims import Claim, claims
 from tests.bench.lineup import OURS
 from tests.bench.rounds import Row
 from tests.bench.sections import FLOOR, HELD_MS
@@ -22,6 +23,7 @@ TITLES = {
     "cold": f"Cold tiles from MinIO, {HELD_MS:g} ms added per request: p50 / p95 ms, requests median / most",
     "series": "Series of a place from MinIO: p50 ms (times ours)",
     "zonal": "Means over a continental polygon, directory: p50 ms (times ours)",
+    "length": "A hot tile of a short and of a long series, 1 client: p50 ms",
     "batch": "10 000 places: ms in all (times one POST)",
 }
 WITH_EMPTY = "floor + empty answer"
@@ -57,6 +59,17 @@ def tables(rows: Sequence[Row], console: Console) -> None:
             label = case[0] if shown != "again" else f"{case[0]}, {case[1]} clients"
             table.add_row(label, *(_cell(section, members, peer) for peer in peers))
         console.print(table)
+
+
+def promised(found: Sequence[Claim], console: Console) -> None:
+    """Print what issue 4 promises, and what was found."""
+    table = Table(title="Promises of issue 4, the worst case of each", title_justify="left")
+    for name in ("promise", "wanted", "found", ""):
+        table.add_column(name, justify="left" if name == "promise" else "right")
+    for claim in found:
+        wanted = f"{'>=' if claim.at_least else '<='} {claim.wanted:g}"
+        table.add_row(claim.text, wanted, _number(claim.found), "holds" if claim.holds else "does not hold")
+    console.print(table)
 
 
 def ratios(members: dict[str, Row]) -> dict[str, float]:
@@ -103,6 +116,10 @@ def document(rows: Sequence[Row], facts: dict[str, Any], notes: Sequence[str]) -
     cases: dict[tuple[str, str, int], dict[str, Row]] = {}
     for row in rows:
         cases.setdefault((row.section, row.case, row.clients), {})[row.peer] = row
+    promises = [
+        {"claim": claim.text, "wanted": claim.wanted, "found": float(f"{claim.found:.3g}"), "holds": claim.holds}
+        for claim in claims(rows, WITH_EMPTY)
+    ]
     measured = []
     for (section, case, clients), members in cases.items():
         found = ratios(members)
@@ -120,7 +137,7 @@ def document(rows: Sequence[Row], facts: dict[str, Any], notes: Sequence[str]) -
                 | {name: float(f"{value:.4g}") for name, value in numbers.items() if value is not None}
                 | row.facts
             )
-    return {**facts, "notes": list(notes), "measured": measured}
+    return {**facts, "notes": list(notes), "promises": promises, "measured": measured}
 
 
 def write(folder: Path, content: dict[str, Any], rows: Sequence[Row]) -> None:

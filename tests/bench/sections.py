@@ -46,7 +46,7 @@ AFRICA: list[tuple[float, float]] = [
 ]
 """A continental polygon, longitude and latitude."""
 
-NAMES = ("series", "cold", "again", "zonal", "batch", "hot")
+NAMES = ("series", "cold", "again", "length", "zonal", "batch", "hot")
 
 
 @dataclass(kw_only=True)
@@ -251,6 +251,21 @@ def again(bench: Bench) -> None:
                         case=f"{stack.id} z4, {len(picture)} bytes",
                     )
                 )
+
+
+def length(bench: Bench) -> None:
+    """A hot tile of the shortest and of the longest series: how long an archive is must not be felt."""
+    if len(bench.regions) < 2:
+        return
+    place = Place(data=bench.data)
+    with started(bench, [bench.ours], place) as servers:
+        entries = []
+        for stack in (bench.regions[0], bench.regions[-1]):
+            requests = [get(bench.ours.tile(place, stack, month, 6, 34, 20)) for month in range(8)]
+            entries.append(Entry(peer=f"{stack.months} months", server=servers[OURS], requests=requests))
+        entries = warm(bench.client, entries, bench.notes)
+        turns = Turns(seconds=bench.seconds, rounds=bench.rounds + 2)
+        bench.add(interleaved(bench.client, entries, turns, section="length", case="region z6"))
 
 
 @contextlib.contextmanager
@@ -543,6 +558,7 @@ def run(bench: Bench, wanted: Sequence[str] = NAMES) -> None:
         ("series", series, True),
         ("cold", cold, True),
         ("again", again, False),
+        ("length", length, False),
         ("zonal", zonal, False),
         ("batch", batch, False),
         ("hot", hot, False),

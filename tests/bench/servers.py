@@ -24,7 +24,7 @@ from tests.bench.client import HTTP, Job, Result
 ROOT = Path(__file__).resolve().parents[2]
 READY_SECONDS = 90.0
 """numba and big imports take their time on a busy machine."""
-STOP_SECONDS = 8.0
+STOP_SECONDS = 3.0
 
 
 class Failed(Exception):

@@ -72,6 +72,7 @@ def test_a_stack_is_the_same_every_time_and_its_part_is_smooth() -> None:
     assert np.abs(values[:, 0] - values[:, -1]).max() < 3
 
 
+@pytest.mark.slow
 def test_another_month_is_noticed(data: making.Data) -> None:
     floors = [Floor(data.dataset(stacks.TINY), stacks.TINY, month) for month in (0, 2)]
     same, other = (compare(floors[0].draw(2, 1, 1), floor.draw(2, 1, 1)) for floor in floors)
