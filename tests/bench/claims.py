@@ -1,5 +1,6 @@
 """What issue 4 promises, held against a run: each promise with the number that was found."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,9 @@ from tests.bench.rounds import Row
 STOCK = ("titiler.core", "titiler.xarray")
 MIN_ZOOM = 2
 """Lower zooms are a handful of tiles."""
+LONG = 84
+"""Months of the series that promises speak of."""
+BARE_GET = "bare GET"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +36,10 @@ def claims(rows: Sequence[Row], with_empty: str) -> list[Claim]:
     cases: dict[tuple[str, str, int], dict[str, Row]] = {}
     for row in rows:
         cases.setdefault((row.section, row.case, row.clients), {})[row.peer] = row
+    held = next((row.p50 for row in rows if row.section == "cold" and row.peer == BARE_GET and row.p50), 20.0)
     found: dict[tuple[str, float, bool], list[float]] = {}
     for (section, case, _), members in cases.items():
-        for text, value, wanted, at_least in _of_case(section, case, members, with_empty):
+        for text, value, wanted, at_least in _of_case(section, case, members, with_empty, held):
             found.setdefault((text, wanted, at_least), []).append(value)
     return [
         Claim(text=text, found=min(values) if at_least else max(values), wanted=wanted, at_least=at_least)
@@ -45,7 +50,7 @@ def claims(rows: Sequence[Row], with_empty: str) -> list[Claim]:
 type _Found = Iterator[tuple[str, float, float, bool]]
 
 
-def _of_case(section: str, case: str, members: dict[str, Row], with_empty: str) -> _Found:
+def _of_case(section: str, case: str, members: dict[str, Row], with_empty: str, held: float) -> _Found:
     ours = members.get(OURS)
     if section in {"hot", "crowd"} and ours is not None and int(case.split(" z")[1]) >= MIN_ZOOM:
         yield from _hot(members, ours, with_empty) if section == "hot" else _crowd(members, ours)
@@ -53,10 +58,11 @@ def _of_case(section: str, case: str, members: dict[str, Row], with_empty: str) 
         rate = members["bytes from memory"].rate or 1.0
         yield "a tile asked for again: share of the rate of the same bytes from memory", ours.rate / rate, 0.7, True
     elif section == "cold" and ours is not None and ours.p95 is not None:
-        yield "cold tile from a store at 20 ms: p95 in GET times", ours.p95 / 20.0, 3, False
+        yield "cold tile from a store at 20 ms: p95 in GET times", ours.p95 / held, 3, False
         yield "cold tile: most GETs", float(ours.facts["gets_most"]), 4, False
     elif section == "series" and ours is not None and ours.p50:
-        yield from _series(members, ours.p50)
+        if int(re.findall(r"(\d+) months", case)[0]) >= LONG:
+            yield from _series(members, ours.p50)
     elif section == "zonal" and ours is not None and ours.p50:
         yield "means over a continent: seconds", ours.p50 / 1000, 0.35, False
     elif section == "batch" and "one POST" in members:

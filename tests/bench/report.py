@@ -39,7 +39,9 @@ def with_floor(rows: Sequence[Row]) -> list[Row]:
             for row in rows
             if row.peer == FLOOR and row.section == "hot" and row.cpu_ms is not None
         ]
-    return [*rows, *added]
+    tiles = [row for row in (*rows, *added) if row.section in {"hot", "crowd"}]
+    # they are not measured in the order of their zooms
+    return [*(row for row in rows if row not in tiles), *sorted(tiles, key=lambda row: row.case)]
 
 
 def tables(rows: Sequence[Row], console: Console) -> None:
@@ -98,7 +100,9 @@ def _cell(section: str, members: dict[str, Row], peer: str) -> str:
     if section == "latency":
         return f"{_number(row.p50)} / {_number(row.p99)}"
     if section == "cold":
-        return f"{_number(row.p50)} / {_number(row.p95)}, {row.facts['gets_median']:g} / {row.facts['gets_most']}"
+        counted = row.facts.get("gets_median")
+        asked = f", {counted:g} / {row.facts['gets_most']}" if counted is not None else ""
+        return f"{_number(row.p50)} / {_number(row.p95)}{asked}"
     value = _measure(row)
     ratio = ratios(members).get(peer)
     return _number(value) + (f" ({_number(ratio)}x)" if ratio is not None else "")
@@ -108,7 +112,15 @@ def _number(value: float | None) -> str:
     """Three digits are all that a shared machine can tell."""
     if value is None:
         return "-"
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    return (
+        f"{value:.0f}"
+        if value >= 100
+        else f"{value:.1f}"
+        if value >= 10
+        else f"{value:.2f}"
+        if value >= 0.1
+        else f"{value:.2g}"
+    )
 
 
 def document(rows: Sequence[Row], facts: dict[str, Any], notes: Sequence[str]) -> dict[str, Any]:
