@@ -39,6 +39,15 @@ test: .venv/.dev tiler/static/vendor/.made ## every test; fetches torch and buil
 test-fast: .venv/.dev tiler/static/vendor/.made ## the quick loop, under a minute: no clusters, object stores, real files  [ARGS=]
 	$(BIN)/pytest -n $(JOBS) -m "not slow and not cluster and not s3 and not realdata and not browser" $(ARGS)
 
+.PHONY: bench
+bench: .venv/.dev ## ours against real peers on the same files, under 10 minutes; the first time makes data and environments (12 GB)
+	$(BIN)/python infra/minio/minio.py path >/dev/null
+	$(BIN)/python -m tests.bench $(ARGS)
+
+.PHONY: bench-full
+bench-full: .venv/.dev ## the same with longer rounds and more of them, under 45 minutes
+	@$(MAKE) bench ARGS='--full --minutes 40 $(ARGS)'
+
 .PHONY: check
 check: .venv/.dev ## ruff, format, mypy --strict, import-linter, constraints; changes nothing, says all before it fails
 	@failed=; for what in "ruff check ." "ruff format --check ." mypy "lint-imports --no-logo" \
