@@ -33,6 +33,9 @@ KEEP_ALIVE_SECONDS = 75
 """Longer than reverse proxies keep an idle connection, so that they never send into one that is being closed."""
 
 BACKLOG = 2048
+START_SECONDS = 90
+"""A worker process may take so much longer until its first answer, on a slow or crowded machine."""
+
 HUNG_SECONDS = 30
 """A worker process that does not stir for so long is killed and started again."""
 
@@ -106,7 +109,8 @@ class _Worker(Process):
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
         super().__init__(config, sockets)
-        self._heard = time.monotonic()
+        # it imports for a while before it can answer
+        self._heard = time.monotonic() + START_SECONDS
         self._asked = False
 
     @override
