@@ -37,7 +37,7 @@ test: .venv/.dev tiler/static/vendor/.made ## every test; fetches torch and buil
 
 .PHONY: test-fast
 test-fast: .venv/.dev tiler/static/vendor/.made ## the quick loop, under a minute: no clusters, object stores, real files  [ARGS=]
-	$(BIN)/pytest -n $(JOBS) -m "not slow and not cluster and not s3 and not realdata and not browser" $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile -m "not slow and not cluster and not s3 and not realdata and not browser" $(ARGS)
 
 .PHONY: bench
 bench: .venv/.dev ## ours against real peers on the same files, under 10 minutes; the first time makes data and environments (12 GB)

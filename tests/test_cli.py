@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 from services import cli
 from services.cli import app
 
+pytestmark = pytest.mark.slow  # as a whole
+
 CENOTE = str(Path(sysconfig.get_path("scripts")) / "cenote")
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # as a whole
+
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("services", "models", "tiler")
 

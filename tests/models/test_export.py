@@ -12,6 +12,8 @@ from models.errors import ExportRefused, ModelRefused
 from models.export import export
 from models.predictor import Predictor
 
+pytestmark = pytest.mark.slow  # as a whole
+
 
 def _features(prefix: str) -> list[Feature]:
     rules: dict[str, Any] = {"valid_min": -3, "valid_max": 3, "out_of_range": "clip", "missing": "nan"}

@@ -15,6 +15,8 @@ from models.sample_earth.net import FLOOR, SampleEarthNet, negative_log_likeliho
 from models.sample_earth.signature import INPUTS, OUTPUTS
 from models.sample_earth.train import WEIGHTS_FILE, export, load, train
 
+pytestmark = pytest.mark.slow  # as a whole
+
 
 def test_the_shipped_model_equals_its_card_and_is_small() -> None:
     card = ModelCard.read(DIRECTORY)

@@ -23,6 +23,8 @@ from services.pipeline.verify import verify
 from tests.pipeline.faults import Watched
 from tests.pipeline.synthetic import PACKED, REGION, Planted, Quiet, current, months, planned, product, render
 
+pytestmark = pytest.mark.slow  # as a whole
+
 REGIONAL = product(grid=replace(REGION, width=23, height=17))
 PLAIN_MAPS = replace(REGIONAL, grid=replace(REGION, width=9, height=7), cog_period=None)
 """For many periods: one shard, and no COGs."""

@@ -21,6 +21,8 @@ from services.pipeline.verify import verify
 from tests.pipeline.faults import Crash, Watched, clone
 from tests.pipeline.synthetic import ONE_SHARD, PACKED, Planted, composed, contents, months, planned, product, render
 
+pytestmark = pytest.mark.slow  # as a whole
+
 TINY = product(
     grid=replace(ONE_SHARD, step_x=ONE_SHARD.step_x * 4, step_y=ONE_SHARD.step_y * 4),
     quantities=(PACKED,),

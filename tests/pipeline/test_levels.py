@@ -23,6 +23,8 @@ from services.pipeline.levels import level_window
 from services.pipeline.verify import verify
 from tests.pipeline.synthetic import PACKED, PLAIN, REGION, Planted, composed, current, months, planned, product, render
 
+pytestmark = pytest.mark.slow  # as a whole
+
 FLOAT = PLAIN
 DOUBLE = replace(PLAIN, dtype="float64")
 LONG = replace(PACKED, dtype="int64", scale_factor=None, add_offset=None, fill_value=-(2**63))

@@ -45,6 +45,8 @@ from tests.pipeline.synthetic import (
     write_model,
 )
 
+pytestmark = pytest.mark.slow  # as a whole
+
 POINTER = layout.pointer_key("synthetic")
 
 TINY = product(

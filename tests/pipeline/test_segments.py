@@ -26,6 +26,8 @@ from services.core.store import Store
 from services.core.time_axis import Step, TimeAxis, start_of
 from tests.pipeline.synthetic import PACKED, PLAIN, REGION, Planted, months, product, render
 
+pytestmark = pytest.mark.slow  # as a whole
+
 GLOBE = Grid.of(west=-180, north=90, step_x="1/2", width=720, height=360)
 NODES = Grid.of(west="-721/4", north="361/4", step_x="1/2", width=720, height=361)
 """Values on -90, -89.5 ... 90 and -180, -179.5 ...: cells reach past the poles."""

@@ -19,6 +19,8 @@ from services.pipeline.verify import verify
 from tests.pipeline.faults import clone
 from tests.pipeline.synthetic import PACKED, REGION, Planted, current, months, product, render, write_model
 
+pytestmark = pytest.mark.slow  # as a whole
+
 PRODUCT = product(grid=replace(REGION, width=23, height=17))
 WHOLE = Window(row=0, column=0, height=17, width=23)
 

@@ -20,6 +20,8 @@ from services.core.grid import Window
 from services.core.product import Product
 from services.pipeline.recipe import Recipe
 
+pytestmark = pytest.mark.slow  # as a whole
+
 FOUND = sorted(products.find())
 
 

@@ -8,6 +8,8 @@ from services.sample import make_land
 from services.sample.earth import LATITUDES, LONGITUDES, Earth, background, noon_sun
 from services.sample.noise import noise, sphere
 
+pytestmark = pytest.mark.slow  # as a whole
+
 
 def test_noise_has_no_seam_and_the_spread_it_states() -> None:
     east = sphere(np.array([179.9999, -179.9999]), np.linspace(-89, 89, 50))

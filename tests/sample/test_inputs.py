@@ -13,6 +13,8 @@ from rio_cogeo.cogeo import cog_validate
 from services.sample.earth import Earth
 from services.sample.inputs import MANIFEST, SPANS, months_of, write_inputs
 
+pytestmark = pytest.mark.slow  # as a whole
+
 MONTHS = ("2019-11", "2020-02")
 JANUARY = np.datetime64("2020-01", "M")
 

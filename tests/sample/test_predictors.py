@@ -13,6 +13,8 @@ from services.core.errors import InputRefused
 from services.core.grid import Window
 from services.products.sample_earth.predictors import Predictors
 
+pytestmark = pytest.mark.slow  # as a whole
+
 DECEMBER = 1
 SEAM = Window(row=100, column=700, height=60, width=90)
 

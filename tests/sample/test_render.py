@@ -27,6 +27,8 @@ from services.products.sample_earth.predictors import Predictors
 from services.products.sample_earth.render import SampleEarth
 from services.sample.earth import Earth
 
+pytestmark = pytest.mark.slow  # as a whole
+
 BERING = Window(row=60, column=1340, height=100, width=100)
 EUROPE = Window(row=120, column=680, height=90, width=150)
 

@@ -16,6 +16,8 @@ from services.sources import grib, handles
 from services.sources.ingest import inspect
 from services.sources.options import IngestOptions
 
+pytestmark = pytest.mark.slow  # as a whole
+
 Write = Callable[..., str]
 
 CHECKED = {

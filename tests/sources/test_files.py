@@ -21,6 +21,8 @@ from services.sources import files, handles
 from services.sources.ingest import inspect
 from services.sources.options import IngestOptions
 
+pytestmark = pytest.mark.slow  # as a whole
+
 Write = Callable[..., str]
 Whole = Callable[[Any], np.ndarray]
 

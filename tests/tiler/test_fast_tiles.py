@@ -27,6 +27,8 @@ from tests.tiler.conftest import GRIDS, XCO2, Arrays, World, a_product, publish_
 from tiler.app import create_app
 from tiler.fast_tiles import FastTiles
 
+pytestmark = pytest.mark.slow  # as a whole
+
 FIRST = "/collections/xco2/tiles/WebMercatorQuad/2/1/1"
 
 KINDS = (

@@ -26,6 +26,8 @@ from tests.tiler.conftest import GRIDS, XCO2, Arrays, World, a_product, publish_
 from tiler.reader import native_zoom
 from tiler.warp import Target, columns_under, rows_under
 
+pytestmark = pytest.mark.slow  # as a whole
+
 C = "/collections/xco2"
 TILE = f"{C}/tiles/WebMercatorQuad/2/1/1"
 SQUARE = {"type": "Polygon", "coordinates": [[[0, 0], [20, 0], [20, 10], [0, 10], [0, 0]]]}

@@ -21,6 +21,8 @@ from services.core.time_axis import TimeAxis
 from services.pipeline.publish import rollback
 from tests.tiler.conftest import PLACE, XCO2, Arrays, a_product, publish_arrays
 
+pytestmark = pytest.mark.slow  # as a whole
+
 GRID = Grid.of(west=-180, north=90, step_x="2", width=180, height=90)
 C = "/collections/demo"
 TILE = f"{C}/tiles/WebMercatorQuad/1/0/0.npy"

@@ -25,6 +25,8 @@ from tiler.reader import MapReader, MapSource, draw_values, native_zoom
 from tiler.request import Requested
 from tiler.warp import Gather, Level, Target, columns_under, rows_under
 
+pytestmark = pytest.mark.slow  # as a whole
+
 MATRICES = ("WebMercatorQuad", "WorldCRS84Quad", "UPSArcticWGS84Quad")
 PLACED = (*MATRICES, "WorldMercatorWGS84Quad")
 """Matrix sets that show most of the Earth, so that tiles can be asked for by place."""

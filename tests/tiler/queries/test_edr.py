@@ -23,6 +23,8 @@ from services.core.settings import Settings
 from tiler.app import create_app
 from tiler.edr import distance_km
 
+pytestmark = pytest.mark.slow  # as a whole
+
 FORMATS = ("CoverageJSON", "GeoJSON", "CSV", "NetCDF")
 
 PLACES = {

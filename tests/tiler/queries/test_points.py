@@ -15,6 +15,8 @@ from services.core.settings import Settings
 from services.core.store.interface import Observed, Operation
 from tiler.app import create_app
 
+pytestmark = pytest.mark.slow  # as a whole
+
 RANDOM = np.random.default_rng(5)
 PLACES = [[round(float(x), 3), round(float(y), 3)] for x, y in RANDOM.uniform((-180, -59), (360, 89), (200, 2))]
 
