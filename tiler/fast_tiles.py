@@ -5,7 +5,7 @@ An ASGI layer around them. It answers what it knows how to draw, and leaves ever
 the same picture and the same headers (tests/tiler/test_fast_tiles.py).
 """
 
-import contextlib
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +15,15 @@ from urllib.parse import parse_qsl
 
 import anyio.to_thread
 import numpy as np
+from rio_tiler.errors import RioTilerError
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from services.core.errors import CenoteError
 from tiler import encode
 from tiler.answer import IMMUTABLE, REVALIDATED, STALE, content_of, is_held, query_key, said_of, tag_of
 from tiler.catalogue import Served
+from tiler.deadline import GivenUp
 from tiler.drawing import Drawn, drawn_by_default
 from tiler.envelope import Ready
 from tiler.loading import LoadingCache
@@ -27,9 +31,11 @@ from tiler.matrices import matrix_set, zoom_of
 from tiler.metrics import ROUTE_KEY
 from tiler.options import number_range
 from tiler.palette import Painted, Painter, Palette, palette
-from tiler.planes import Plane, Planes, TilePlace, WouldWait
+from tiler.planes import OtherLayout, Plane, Planes, TilePlace, WouldWait
 from tiler.request import COLLECTION, INSTANCE, Requested, parts_of, pick_map
 from tiler.state import State
+
+_LOG = logging.getLogger(__name__)
 
 type Encoding = Literal["png", "webp"]
 type RawHeaders = Sequence[tuple[bytes, bytes]]
@@ -178,8 +184,13 @@ class FastTiles:
         answer = None
         if asked is not None:
             held = _held(scope)
-            with contextlib.suppress(Exception):  # the routes meet it again, and tell it
+            try:
                 answer = await anyio.to_thread.run_sync(lambda: self._answer(asked, held, may_wait=True))
+            except (CenoteError, RioTilerError, HTTPException, GivenUp, OtherLayout):
+                pass  # the routes meet it again, and tell it
+            except Exception:  # noqa: BLE001 - logged, and the request is answered all the same
+                # the routes answer, so nobody would notice a fault of this layer but by its slowness
+                _LOG.exception("%s was left to the routes", asked.path)
         if answer is None:
             await self._app(scope, receive, send)
             return

@@ -29,6 +29,10 @@ class WouldWait(Exception):
     """Something is not in memory, or takes too long for an event loop."""
 
 
+class OtherLayout(Exception):
+    """An array whose chunks or type are not those that its collection declares; the routes read it as it is."""
+
+
 class TilePlace(NamedTuple):
     """Address of a tile, as read: the matrix set may not have it."""
 
@@ -85,7 +89,7 @@ class Plane:
 
         Raises:
             WouldWait: if its segment is not open yet and must be.
-            ValueError: if its chunks are not those of the grid.
+            OtherLayout: if its chunks are not those of the grid.
         """
         found = self._levels.get(number)
         if found is None:
@@ -103,7 +107,7 @@ class Plane:
             stored, local = level.stored
             length, *chunk = stored.layout.chunk
             if chunk != [grid.chunk_y, grid.chunk_x] or stored.dtype != self.fill.dtype:
-                raise ValueError(stored.prefix)
+                raise OtherLayout(stored.prefix)
             block, within = divmod(local, length)
             found = self._levels[number] = _Array(stored=stored, block=block, within=within)
         return found

@@ -50,10 +50,6 @@ def main() -> None:
     except KeyboardInterrupt:
         _say("stopped; the same command goes on from what is recorded")
         sys.exit(130)
-    except BrokenPipeError:
-        # whoever read the results, such as head, has had enough of them
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except Exception as error:
         if os.environ.get(DEBUG):
             raise

@@ -283,7 +283,10 @@ def _file_system(url: str) -> tuple[Any, str]:
         raise InputRefused(
             f"{without_credentials(url)}: {scheme}:// is no kind of address that is read, as s3:// and https:// are"
         )
-    fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False)  # what it knew once may have changed
+    try:
+        fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False)  # what it knew once may have changed
+    except ConnectionError as error:  # some kinds connect at once
+        raise InputRefused(f"{without_credentials(url)} cannot be reached: {error.strerror or error}") from None
     return fs, path
 
 
@@ -305,8 +308,6 @@ def _remote_status(name: str, fs: Any, path: str) -> tuple[int, str]:
         if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
             raise InputRefused(f"{name} cannot be reached: {error.__cause__}") from None
         raise InputRefused(f"{name} does not exist") from None
-    except ConnectionError as error:
-        raise InputRefused(f"{name} cannot be reached: {error.strerror or error}") from None
     if info.get("type") == "directory":
         raise InputRefused(f"{name} is a folder and no Zarr store; name its files, for example {name}/*.nc")
     if info.get("size") is None:

@@ -146,6 +146,20 @@ def test_a_remote_file_that_changed_since_the_last_run_is_read_anew(
     np.testing.assert_array_equal(whole(inspect([f"{url}/file.nc"], IngestOptions()).recipe("x")), basic.values)
 
 
+@pytest.mark.parametrize("kind", ["netcdf4", "zarr3"])
+def test_what_changes_while_it_is_hashed_is_refused(kind: str, basic: Any, write: Write) -> None:
+    path = Path(write(kind, basic))
+    (source,) = inspect([str(path)], IngestOptions()).table.sources
+    part = path if path.is_file() else next(p for p in (path / "height" / "c").rglob("*") if p.is_file())
+
+    def meanwhile(done: int, total: int) -> None:
+        if done == total:
+            os.utime(part, ns=(0, 0))
+
+    with pytest.raises(InputRefused, match="changed while it was being ingested"):
+        files.hashed([source], meanwhile)
+
+
 def test_copies_that_nobody_used_for_long_are_removed(
     basic: Any, write: Write, web: tuple[str, _Server], cache: Path
 ) -> None:
@@ -198,6 +212,8 @@ def test_remote_files_that_are_not_there_or_pages(web: tuple[str, _Server], tmp_
         nobody = f"http://127.0.0.1:{probe.getsockname()[1]}/x.nc"
     with pytest.raises(InputRefused, match=r"x\.nc cannot be reached"):
         inspect([nobody], IngestOptions())
+    with pytest.raises(InputRefused, match=r"x\.nc cannot be reached"):
+        inspect([nobody.replace("http", "ftp")], IngestOptions())
     with pytest.raises(InputRefused, match=r"gopher:// is no kind of address"):
         inspect(["gopher://somewhere/x.nc"], IngestOptions())
     (tmp_path / "login.nc").write_text("<html>log in</html>")

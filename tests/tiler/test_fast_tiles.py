@@ -390,6 +390,21 @@ def test_no_encoded_tile_is_kept_where_none_may_be(both: Both) -> None:
     assert counts_of(both.fast)["cenote_tile_cache_bytes"] == 0
 
 
+def test_a_fault_of_the_layer_is_logged_and_the_routes_answer(
+    both: Both, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("made up")
+
+    monkeypatch.setattr(FastTiles, "_picture", broken)
+    both.same(FIRST, is_fast=False)
+    assert "was left to the routes" in caplog.text
+    assert "made up" in caplog.text
+    caplog.clear()
+    assert both.fast.get(f"{FIRST}?variable=none").status_code == 404  # no fault: told by the routes
+    assert "left to the routes" not in caplog.text
+
+
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch, world: World) -> list[str]:
     """Keys of the objects that are read from the store of the world."""
