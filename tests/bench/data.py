@@ -31,7 +31,7 @@ from services.core.store import Store
 from tests.bench.servers import S3, program
 from tests.bench.stacks import MISSING, Stack, write
 
-FORMAT = 2
+FORMAT = 3
 """Raised when what is made changes, so that older data is not taken for it."""
 
 BUCKET = "bench"
@@ -39,7 +39,7 @@ MAP_CHUNK = 512
 SERIES_CHUNK = 60
 """Rows and columns of a chunk that holds all months: 170 kB decoded, one object each."""
 
-PEER_MONTHS = {"gwsa": 2}
+PEER_MONTHS = {"xco2": 36, "gwsa": 2}
 """Months in the peers' Zarr copy of the maps, where not all."""
 
 SMALL_CELLS = 1_000_000
