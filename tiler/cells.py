@@ -13,6 +13,8 @@ from services.core.dataset import Dataset
 from services.core.errors import PositionOutside
 from services.core.grid import CIRCLE, Grid, Window
 from services.core.quantity import Quantity
+from services.core.segment import ArrayLayout, Layout
+from tiler import deadline
 from tiler.geometry import HALF_TURN, TURN, Box
 
 SLIVER = 1e-6
@@ -21,6 +23,9 @@ SLIVER = 1e-6
 
 MOST_HELD = 4_000_000
 """Values of one quantity that are read in one go."""
+
+MOST_DECODED = 32_000_000
+"""Values of chunks that are held while single cells are taken out of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,28 +213,51 @@ def read_places(
 ) -> NDArray[Any]:
     """Stored values ``(place, time)`` of single cells, given as (row, column), each chunk being read once.
 
-    Places are taken chunk by chunk, whatever their order; memory is bounded by one chunk and a run of periods.
+    Places are taken chunk by chunk and shard by shard, whatever their order; a run of chunks is held at a time.
     """
     out = np.empty((len(places), len(positions)), dtype=np.dtype(quantity.dtype))
     if not places:
         return out
     product = dataset.product
-    single = Window(row=places[0][0], column=places[0][1], height=1, width=1)
-    if product.series_block is None or reads_maps(dataset, len(positions), single):
-        chunk, _ = layout.map_chunks(product, product.grid)
-    else:
-        chunk, _ = layout.series_chunks(product)
-    groups: dict[tuple[int, int], list[int]] = {}
-    for number, (row, column) in enumerate(places):
-        groups.setdefault((row // chunk[1], column // chunk[2]), []).append(number)
-    for members in groups.values():
-        rows = np.asarray([places[number][0] for number in members])
-        columns = np.asarray([places[number][1] for number in members])
-        top, left = int(rows.min()), int(columns.min())
-        window = Window(row=top, column=left, height=int(rows.max()) - top + 1, width=int(columns.max()) - left + 1)
-        periods = max(MOST_HELD // (window.height * window.width) // chunk[0], 1) * chunk[0]
-        for first in range(0, len(positions), periods):
-            run = positions[first : first + periods]
-            values = read_window(dataset, quantity, run, window)
-            out[members, first : first + len(run)] = values[:, rows - top, columns - left].T
+    rows, columns = np.array(places, dtype=np.intp).T
+    sources: list[tuple[Layout, tuple[int, int, int]]] = [("maps", layout.map_chunks(product, product.grid)[0])]
+    if product.series_block is not None:
+        sources.append(("series", layout.series_chunks(product)[0]))
+    source, chunk = min(sources, key=lambda one: _decoded_at(one[1], len(positions), rows, columns))
+    at_once = max(1, MOST_DECODED // int(np.prod(chunk)))
+    for run in dataset.runs(quantity, positions, source):
+        groups = _by_chunk(run.array.layout, rows, columns)
+        # what passes through would push everything else out of the cache
+        keeps = len(groups) <= at_once
+        for number in range(0, len(groups), at_once):
+            deadline.check()
+            batch = groups[number : number + at_once]
+            wanted = [(run.block, y, x) for y, x, _ in batch]
+            chunks = run.array.chunks(wanted) if keeps else run.array.load(wanted)
+            for (y, x, members), values in zip(batch, chunks, strict=True):
+                found = run.of(values)[:, rows[members] - y * chunk[1], columns[members] - x * chunk[2]]
+                if len(run.asked) == len(positions):
+                    out[members] = found.T
+                else:
+                    out[members[:, np.newaxis], run.asked] = found.T
     return out
+
+
+def _decoded_at(chunk: tuple[int, int, int], periods: int, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> int:
+    """Values that are decoded for single cells."""
+    chunks = np.unique(rows // chunk[1] * (1 << 32) + columns // chunk[2]).size
+    return -(-periods // chunk[0]) * chunks * int(np.prod(chunk))
+
+
+def _by_chunk(
+    stored: ArrayLayout, rows: NDArray[np.intp], columns: NDArray[np.intp]
+) -> list[tuple[int, int, NDArray[np.intp]]]:
+    """Cells by the chunk that holds them: its row and column, and places of the cells; chunks of a shard together."""
+    _, height, width = stored.chunk
+    _, down, across = stored.inner_counts
+    ys, xs = rows // height, columns // width
+    order = np.lexsort((xs, ys, xs // across, ys // down))
+    ys, xs = ys[order], xs[order]
+    starts = np.flatnonzero(np.concatenate([[True], (np.diff(ys) != 0) | (np.diff(xs) != 0)]))
+    members = np.split(order, starts[1:])
+    return [(int(ys[start]), int(xs[start]), found) for start, found in zip(starts, members, strict=True)]

@@ -137,6 +137,9 @@ class Zonal:
     valid_share: dict[str, NDArray[np.float64]]
     """Quantity -> share of the area that was valid ``(time,)``, 0..1."""
 
+    error: dict[str, float]
+    """Quantity -> how far a mean may lie from that of full resolution, in its unit; 0: it is of full resolution."""
+
 
 def encode(document: Document) -> bytes:
     """JSON in which NaN is null."""
@@ -276,7 +279,13 @@ def share_said(quantity: Quantity) -> str:
 
 
 def _zone(answer: Zonal) -> Document:
-    return {"aggregate": "mean", "area_km2": round(answer.area_km2, 3), "geometry": _geojson(answer.area)}
+    return {**_summed(answer), "geometry": _geojson(answer.area)}
+
+
+def _summed(answer: Zonal) -> Document:
+    """How the means were made; an error is rounded up."""
+    error = {name: math.ceil(value * 1e6) / 1e6 for name, value in answer.error.items()}
+    return {"aggregate": "mean", "area_km2": round(answer.area_km2, 3), "largest_error": error}
 
 
 _REFERENCING: list[Document] = [
@@ -419,7 +428,7 @@ def _zonal_feature(answer: Zonal) -> Document:
         "type": "Feature",
         "id": 0,
         "geometry": _geojson(answer.area),
-        "properties": {**properties, "aggregate": "mean", "area_km2": round(answer.area_km2, 3)},
+        "properties": {**properties, **_summed(answer)},
     }
 
 

@@ -37,9 +37,10 @@ from tiler.coverage import (
 from tiler.formats import EDR_FORMATS, F, Format, answer, chosen_format
 from tiler.geometry import HALF_TURN, TURN, Place, area_of_geojson, read_area, read_box, read_places_text
 from tiler.netcdf import netcdf
-from tiler.polygons import EARTH_RADIUS_KM, area_km2, boxes_of, covered_fraction, weighted_mean
+from tiler.polygons import EARTH_RADIUS_KM, area_km2, boxes_of, covered_fraction
 from tiler.request import COLLECTION, INSTANCE, FromPath, Interval, pick_periods, pick_quantities
 from tiler.state import State, state_of
+from tiler.zonal import means_over
 
 QUERIES = ("position", "area", "cube")
 
@@ -240,7 +241,8 @@ def area(request: Request, asked: FromQuery, coords: Coords, aggregate: str | No
     """Maps of the cells that share ground with a POLYGON or MULTIPOLYGON; `aggregate=mean` gives their mean instead.
 
     Cells outside are null. A mean is weighted by the part of each cell's area on the sphere that lies inside; with it
-    comes the share of the area that was valid.
+    comes the share of the area that was valid. Inside a large area coarser levels are read; `largest_error` in the
+    answer's metadata tells how far a mean may lie from that of full resolution (0: it is of full resolution).
     """
     return _answer_area(request, asked, read_area(coords, most=asked.settings.max_vertices), aggregate)
 
@@ -352,11 +354,11 @@ def _answer_area(request: Request, asked: DataQuery, geometry: MultiPolygon, agg
         raise QueryError(
             f"aggregate={aggregate!r} is not known; aggregate=mean is, and without it the maps are answered"
         )
+    if aggregate == "mean":
+        return _answer_mean(request, asked, geometry)
     cells = cells_touching(asked.grid, boxes_of(geometry))
-    if aggregate is None:
-        _check_cells(asked, cells)
-        return _answer_cells(request, asked, *cells.trimmed(_inside(geometry, cells)))
-    return _answer_mean(request, asked, cells, geometry)
+    _check_cells(asked, cells)
+    return _answer_cells(request, asked, *cells.trimmed(_inside(geometry, cells)))
 
 
 def _check_cells(asked: DataQuery, cells: Cells) -> None:
@@ -401,30 +403,24 @@ def _blocks(asked: DataQuery, cells: Cells) -> Iterator[tuple[range, dict[str, N
         )
 
 
-def _answer_mean(request: Request, asked: DataQuery, cells: Cells, geometry: MultiPolygon) -> Response:
+def _answer_mean(request: Request, asked: DataQuery, geometry: MultiPolygon) -> Response:
     chosen = tuple(quantity for quantity in asked.quantities if quantity.role != "flag")
     if not chosen:
         raise QueryError(f"{asked.quantities[0].name} is a flag, and flags have no mean")
-    asked.check_values(cells.count, "cells read", asked.settings.max_cells)
-    fraction = covered_fraction(geometry, cells)
     asked.describe(request, "maps")
-    weights = fraction * cells.row_areas[:, np.newaxis]
+    found = means_over(asked.served.dataset, chosen, asked.positions, geometry, asked.settings.max_cells)
     size = area_km2(geometry)
-    # a column is step_x wide; row_areas are differences of sines
-    km2_per_weight = math.radians(float(cells.grid.step_x)) * EARTH_RADIUS_KM**2
-    dataset = asked.served.dataset
-    means: dict[str, NDArray[np.float64]] = {}
-    shares: dict[str, NDArray[np.float64]] = {}
-    for quantity in chosen:
-        parts = [
-            weighted_mean(quantity, read_cells(dataset, quantity, run, cells), weights)
-            for run in time_blocks(dataset, asked.positions, cells, MOST_HELD)
-        ]
-        means[quantity.name] = np.concatenate([part.value for part in parts])
-        valid = np.concatenate([part.valid for part in parts])
-        shares[quantity.name] = np.clip(valid * km2_per_weight / size, 0.0, 1.0)
-    found = Zonal(source=asked.source(chosen), area=geometry, area_km2=size, means=means, valid_share=shares)
-    return _encoded(asked, found, "mean")
+    # a column is step_x wide, and areas are differences of sines
+    km2_per_weight = math.radians(float(asked.grid.step_x)) * EARTH_RADIUS_KM**2
+    zonal = Zonal(
+        source=asked.source(chosen),
+        area=geometry,
+        area_km2=size,
+        means={name: means.value for name, means in found.items()},
+        valid_share={name: np.clip(means.valid * km2_per_weight / size, 0.0, 1.0) for name, means in found.items()},
+        error={name: float(means.error.max()) for name, means in found.items()},
+    )
+    return _encoded(asked, zonal, "mean")
 
 
 def _file_name(asked: DataQuery, query: str) -> str:

@@ -1,7 +1,6 @@
 """How much of each cell an area covers, on the sphere, and means over it."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import shapely
@@ -10,7 +9,6 @@ from shapely.geometry import MultiPolygon
 
 from services.core.errors import RequestTooLarge
 from services.core.grid import CIRCLE, Window
-from services.core.quantity import Quantity
 from tiler.cells import SLIVER, Cells
 from tiler.geometry import Box, rings
 
@@ -32,7 +30,48 @@ def boxes_of(area: MultiPolygon) -> list[Box]:
     return [(west, south, east, north) for west, south, east, north in shapely.bounds(list(area.geoms)).tolist()]
 
 
-def covered_fraction(area: MultiPolygon, cells: Cells) -> NDArray[np.float64]:
+@dataclass(frozen=True, kw_only=True)
+class Outline:
+    """The edges of an area, ready to be laid over cells."""
+
+    edges: NDArray[np.float64]
+    """``(n, 4)``: longitude and latitude of both ends, degrees."""
+
+    west: float
+    east: float
+
+    @classmethod
+    def of(cls, area: MultiPolygon) -> "Outline":
+        """The outline of an area."""
+        west, _, east, _ = area.bounds
+        return cls(edges=_edges(area), west=float(west), east=float(east))
+
+    def covered(self, cells: Cells, least: float = SLIVER) -> NDArray[np.float64]:
+        """What ``covered_fraction`` answers."""
+        grid = cells.grid
+        turn = float(CIRCLE / grid.step_x)
+        # a piece counts for the rows that it passes through, and for no other
+        north = float(grid.north) - cells.row * float(grid.step_y)
+        south = north - cells.height * float(grid.step_y)
+        low, high = np.minimum(self.edges[:, 1], self.edges[:, 3]), np.maximum(self.edges[:, 1], self.edges[:, 3])
+        edges = self.edges[(high > south) & (low < north)]
+        out: list[NDArray[np.float64]] = []
+        for window in cells.windows:
+            total = np.zeros(window.shape, dtype=np.float64)
+            for turns in range(-2, 3):
+                left = (self.west - float(grid.west)) / float(grid.step_x) + turns * turn - window.column
+                right = (self.east - float(grid.west)) / float(grid.step_x) + turns * turn - window.column
+                if right > 0 and left < window.width:
+                    total += _swept(edges, cells, window, turns * turn)
+            out.append(total)
+        swept = out[0] if len(out) == 1 else np.concatenate(out, axis=1)
+        fraction = np.clip(swept / cells.row_areas[:, np.newaxis], 0.0, 1.0)
+        fraction[fraction > 1 - _NEARLY] = 1.0
+        fraction[fraction < least] = 0.0
+        return fraction
+
+
+def covered_fraction(area: MultiPolygon, cells: Cells, least: float = SLIVER) -> NDArray[np.float64]:
     """Share of each cell's area on the sphere that an area covers, ``(y, x)``, 0..1.
 
     The outline is cut at every edge of a cell; each piece adds the area between itself and the eastern edge of its
@@ -41,26 +80,15 @@ def covered_fraction(area: MultiPolygon, cells: Cells) -> NDArray[np.float64]:
     cos(latitude) along a straight piece, by 5-point Gauss-Legendre (relative error below 1e-12 for cells up to 10
     degrees).
 
+    Args:
+        area: longitude and latitude in degrees.
+        cells: which.
+        least: a smaller share is none.
+
     Raises:
         RequestTooLarge: if the outline crosses too many cells.
     """
-    edges = _edges(area)
-    turn = float(CIRCLE / cells.grid.step_x)
-    out: list[NDArray[np.float64]] = []
-    for window in cells.windows:
-        total = np.zeros(window.shape, dtype=np.float64)
-        west, _, east, _ = area.bounds
-        for turns in range(-2, 3):
-            left = (west - float(cells.grid.west)) / float(cells.grid.step_x) + turns * turn - window.column
-            right = (east - float(cells.grid.west)) / float(cells.grid.step_x) + turns * turn - window.column
-            if right > 0 and left < window.width:
-                total += _swept(edges, cells, window, turns * turn)
-        out.append(total)
-    swept = np.concatenate(out, axis=1)
-    fraction = np.clip(swept / cells.row_areas[:, np.newaxis], 0.0, 1.0)
-    fraction[fraction > 1 - _NEARLY] = 1.0
-    fraction[fraction < SLIVER] = 0.0
-    return fraction
+    return Outline.of(area).covered(cells, least)
 
 
 def area_km2(area: MultiPolygon) -> float:
@@ -72,38 +100,6 @@ def area_km2(area: MultiPolygon) -> float:
         along = (x0 + (x1 - x0) * cuts) * np.cos(np.radians(y0 + (y1 - y0) * cuts))
         total += float((along * _WEIGHTS).sum()) / pieces * (y1 - y0)
     return abs(total) * (np.pi / 180) ** 2 * EARTH_RADIUS_KM**2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mean:
-    """Area-weighted means of some periods."""
-
-    value: NDArray[np.float64]
-    """``(time,)``; NaN where nothing of the area was valid."""
-
-    valid: NDArray[np.float64]
-    """Sum of the weights that were valid, ``(time,)``."""
-
-
-def weighted_mean(quantity: Quantity, stored: NDArray[Any], weights: NDArray[np.float64]) -> Mean:
-    """Means over cells.
-
-    Args:
-        quantity: whose values they are.
-        stored: stored values ``(time, y, x)``.
-        weights: ``(y, x)``: fraction of the cell times its area.
-    """
-    means = np.full(len(stored), np.nan)
-    valid = np.zeros(len(stored))
-    chosen = weights > 0
-    used = weights[chosen]
-    for place, period in enumerate(stored):
-        inside = quantity.decode(period[chosen]).astype(np.float64)
-        present = ~np.isnan(inside)
-        valid[place] = used[present].sum()
-        if valid[place] > 0:
-            means[place] = mean_of(inside[present], used[present])
-    return Mean(value=means, valid=valid)
 
 
 def mean_of(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:

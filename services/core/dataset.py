@@ -1,6 +1,7 @@
 """An opened version: any map window at any level and any series, read from the segment that answers for the period."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from services.core import layout
 from services.core.catalog import Version, segment_of
 from services.core.grid import Window
 from services.core.quantity import Quantity
-from services.core.segment import ChunkCache, Segment, SegmentCache, SegmentKey, StoredArray
+from services.core.segment import ChunkCache, Layout, Segment, SegmentCache, SegmentKey, StoredArray
 from services.core.store import Store
 
 
@@ -23,6 +24,26 @@ class Opened:
     def get(self, key: SegmentKey, load: Callable[[], Segment]) -> Segment:
         """The segment under a key; of two threads that open it at the same time, both get the first one's."""
         return self._held.get(key) or self._held.setdefault(key, load())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Periods whose values lie in the same chunks of one array."""
+
+    array: StoredArray
+    block: int
+    """Number of those chunks along time."""
+
+    asked: list[int]
+    """Places of the periods in what was asked for."""
+
+    within: list[int]
+    """Their places inside a chunk."""
+
+    def of(self, chunk: NDArray[Any]) -> NDArray[Any]:
+        """The periods of a chunk ``(time, y, x)`` of this run; a view where they lie side by side."""
+        first, last = self.within[0], self.within[-1] + 1
+        return chunk[first:last] if self.within == list(range(first, last)) else chunk[self.within]
 
 
 class Dataset:
@@ -94,6 +115,31 @@ class Dataset:
             values = segment.array(path).read([places[start] for _, start in members], window)
             out[[order for order, _ in members]] = values
         return out
+
+    def runs(self, quantity: Quantity, positions: Sequence[int] | range, source: Layout) -> Iterator[Run]:
+        """Where the level-0 values of some periods lie, for who reads chunks of his own choice.
+
+        Args:
+            quantity: which.
+            positions: places of the periods in ``time``.
+            source: maps or series; a product of one layout has its maps only.
+        """
+        if source == "series" and self.product.series_block is not None:
+            path, lying = layout.series_path(quantity.name), self._series
+        else:
+            path, lying, source = layout.maps_path(0, quantity.name), self._maps, "maps"
+        groups: dict[tuple[str, int], tuple[list[int], list[int]]] = {}
+        for order, position in enumerate(positions):
+            start = self.time.starts[position]
+            name = lying[start]
+            segment = self.segment(name)
+            depth = segment.array(path).layout.chunk[0]
+            block, within = divmod(segment.places(source)[start], depth)
+            asked, inside = groups.setdefault((name, block), ([], []))
+            asked.append(order)
+            inside.append(within)
+        for (name, block), (asked, inside) in groups.items():
+            yield Run(array=self.segment(name).array(path), block=block, asked=asked, within=inside)
 
     def map_array(self, path: str, position: int) -> tuple[StoredArray, int]:
         """The maps array that answers for a period, and the period's place in it."""

@@ -4,7 +4,8 @@ import base64
 import json
 import threading
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -26,6 +27,10 @@ type ChunkKey = tuple[str, int, int, int]
 
 type SegmentKey = tuple[str, str, str]
 """Collection id, segment id and the sha256 of its objects.json."""
+
+
+READERS = 8
+"""Shards that a process reads at the same time for those who need many."""
 
 
 class ChunkCache(Protocol):
@@ -145,37 +150,48 @@ class StoredArray:
     def chunks(self, positions: Sequence[tuple[int, int, int]]) -> list[NDArray[Any]]:
         """The chunks at these positions, each the full chunk shape; what is beyond the array is missing."""
         if self.cache is None:
-            return self._load(positions)
+            return self.load(positions)
         keys = [(self.prefix, *position) for position in positions]
-        return self.cache.get_all(keys, lambda missing: self._load([(t, y, x) for _, t, y, x in missing]))
+        return self.cache.get_all(keys, lambda missing: self.load([(t, y, x) for _, t, y, x in missing]))
 
-    def _load(self, positions: Sequence[tuple[int, int, int]]) -> list[NDArray[Any]]:
-        """The chunks from the store: one request for each shard, which the store may split where they lie far apart."""
-        loaded: dict[int, NDArray[Any]] = {}
+    def load(self, positions: Sequence[tuple[int, int, int]]) -> list[NDArray[Any]]:
+        """The chunks at these positions from the store, past the cache.
+
+        One request for each shard, which the store may split where they lie far apart; shards are read side by side.
+        """
         by_shard: dict[int, list[tuple[int, int]]] = {}
         for order, position in enumerate(positions):
             shard, inner = self._address(position)
             by_shard.setdefault(shard, []).append((order, inner))
-        for shard, members in by_shard.items():
-            key = self.shard_key(shard)
-            index = self._index(shard)
-            ranges: list[tuple[int, int]] = []
-            present: list[int] = []
-            for order, inner in members:
-                offset, length = int(index[inner, 0]), int(index[inner, 1])
-                if length:
-                    ranges.append((offset, length))
-                    present.append(order)
-                else:
-                    loaded[order] = np.full(self.layout.chunk, self.layout.fill, dtype=self.dtype)
-            if ranges:
-                try:
-                    bodies = self.store.get_ranges(key, ranges)
-                except ObjectMissing:
-                    raise Damaged(key, "it is missing") from None
-                for order, body in zip(present, bodies, strict=True):
-                    loaded[order] = decode_chunk(key, body, self.layout.chunk, self.dtype)
+        if len(by_shard) == 1:
+            parts = [self._of_shard(*entry) for entry in by_shard.items()]
+        else:
+            parts = side_by_side(self._of_shard, by_shard.items())
+        loaded = {order: chunk for part in parts for order, chunk in part}
         return [loaded[order] for order in range(len(positions))]
+
+    def _of_shard(self, shard: int, members: Sequence[tuple[int, int]]) -> list[tuple[int, NDArray[Any]]]:
+        """Chunks of one shard, given and answered as (order, number in the shard) and (order, values)."""
+        key = self.shard_key(shard)
+        index = self._index(shard)
+        loaded: list[tuple[int, NDArray[Any]]] = []
+        ranges: list[tuple[int, int]] = []
+        present: list[int] = []
+        for order, inner in members:
+            offset, length = int(index[inner, 0]), int(index[inner, 1])
+            if length:
+                ranges.append((offset, length))
+                present.append(order)
+            else:
+                loaded.append((order, np.full(self.layout.chunk, self.layout.fill, dtype=self.dtype)))
+        if ranges:
+            try:
+                bodies = self.store.get_ranges(key, ranges)
+            except ObjectMissing:
+                raise Damaged(key, "it is missing") from None
+            for order, body in zip(present, bodies, strict=True):
+                loaded.append((order, decode_chunk(key, body, self.layout.chunk, self.dtype)))
+        return loaded
 
     def _address(self, position: tuple[int, int, int]) -> tuple[int, int]:
         inner = self.layout.inner_counts
@@ -204,6 +220,28 @@ class StoredArray:
                 raise Damaged(key, "it is missing") from None
             self._seen[shard] = normal_index(decode_index(key, footer))
         return self._seen[shard]
+
+
+_readers: ThreadPoolExecutor | None = None
+_readers_lock = threading.Lock()
+
+
+def side_by_side[*Given, Found](read: Callable[[*Given], Found], given: Iterable[tuple[*Given]]) -> list[Found]:
+    """What ``read`` gives for each, in order, ``READERS`` of them at a time in this process.
+
+    Decoding lets other threads run, and waiting for a store takes no processor. The first error is raised; what has
+    not begun then is left.
+    """
+    global _readers  # noqa: PLW0603 - threads are not inherited by a spawned process, and made when first needed
+    with _readers_lock:
+        if _readers is None:
+            _readers = ThreadPoolExecutor(READERS, thread_name_prefix="shards")
+    running = [_readers.submit(read, *one) for one in given]
+    try:
+        return [one.result() for one in running]
+    finally:
+        for one in running:
+            one.cancel()
 
 
 def normal_index(index: NDArray[np.uint64]) -> NDArray[np.uint64]:

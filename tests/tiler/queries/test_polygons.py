@@ -16,11 +16,9 @@ from shapely.geometry import MultiPolygon, Polygon, box
 
 from services.core.errors import PositionOutside, QueryError, RequestTooLarge
 from services.core.grid import Grid
-from services.core.quantity import Quantity
 from tiler.cells import Cells, cells_touching
 from tiler.geometry import area_of_geojson, check_area, read_area, read_box, read_places_text
-from tiler.numbers import mean_numbers
-from tiler.polygons import EARTH_RADIUS_KM, area_km2, boxes_of, covered_fraction, weighted_mean
+from tiler.polygons import EARTH_RADIUS_KM, area_km2, boxes_of, covered_fraction
 
 WORLD = Grid.of(west=-180, north=90, step_x="5", width=72, height=36)
 NODES = Grid.of(west="-181.25", north="91.25", step_x="5/2", width=144, height=73)
@@ -256,21 +254,3 @@ def test_bodies_that_are_no_area_are_refused(document: Any) -> None:
 def test_malformed_boxes_are_refused(text: str, said: str) -> None:
     with pytest.raises(QueryError, match=said):
         read_box(text)
-
-
-@pytest.mark.parametrize(
-    ("quantity", "value"),
-    [
-        (Quantity(name="a", units="1", long_name="a", dtype="float64"), 401.0),
-        (Quantity(name="a", units="1", long_name="a"), 394.37717),
-        (Quantity(name="a", units="1", long_name="a", dtype="int16", scale_factor=0.01, fill_value=-1), 0.07),
-    ],
-)
-def test_the_mean_of_equal_values_is_that_value(quantity: Quantity, value: float) -> None:
-    shape = (3, 180, 360)
-    stored = quantity.pack(np.full(shape, value))
-    stored[1, ::3] = quantity.fill
-    weights = np.random.default_rng(0).random(shape[1:])
-    found = weighted_mean(quantity, stored, weights)
-    assert found.value.tolist() == [float(quantity.decode(stored[:1, 0, 0])[0])] * 3
-    assert mean_numbers(quantity, found.value) == [value] * 3

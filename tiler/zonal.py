@@ -1,0 +1,395 @@
+"""Series of means over an area: its inside from a coarse level, what lies along its outline from full resolution.
+
+A cell of a level is the mean of the valid full-resolution cells in it, weighted by area, so where it lies inside the
+area as a whole it stands for all of them. Two things are lost by it: levels are stored in whole steps of the packing,
+and the valid share of a cell in steps of 1/255. What both can add up to is worked out for each period and told; where
+it passes the quantity's quantum, a finer level is taken, down to full resolution, where nothing is lost.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from shapely.geometry import MultiPolygon
+
+from services.core import layout
+from services.core.dataset import Dataset
+from services.core.errors import RequestTooLarge
+from services.core.product import Product
+from services.core.quantity import Quantity
+from services.core.segment import Layout
+from tiler import deadline
+from tiler.cells import SLIVER, Cells, cells_touching
+from tiler.polygons import Outline, boxes_of, covered_fraction
+
+MOST_COARSE = 1_000_000
+"""Cells of a level's map above which it is no coarse one."""
+
+STREAMED = 16
+"""Values that are summed as they come and count as one that is held."""
+
+PIECES_AT_ONCE = 16_000_000
+"""Decoded values of chunks that are held at a time."""
+
+FRACTION_STEPS = 255
+"""Steps in which a level tells how much of a cell was valid."""
+
+_NOISE = 1e-12
+"""Covered share below which a cell of a level is outside: what sums of a row of cells round off."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """Area-weighted means of some periods, all ``(time,)``."""
+
+    value: NDArray[np.float64]
+    """Decoded; NaN where nothing of the area was valid."""
+
+    valid: NDArray[np.float64]
+    """Part of the area that was valid, in columns of level 0 times differences of the sine of latitude."""
+
+    error: NDArray[np.float64]
+    """How far ``value`` may lie from that of full resolution, in the quantity's unit; 0 where it was read."""
+
+
+class _At(NamedTuple):
+    """A chunk at full resolution."""
+
+    y: int
+    x: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Piece:
+    """The cells of a chunk that count."""
+
+    at: _At
+    inside: NDArray[np.intp]
+    """Where they lie in the chunk, counted row by row."""
+
+    weights: NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Division:
+    """An area as whole cells of a level and cells of full resolution."""
+
+    level: int
+    """0: there are none of a level."""
+
+    cells: Cells
+    """Rectangle of that level around the area."""
+
+    whole: NDArray[np.bool_]
+    """Its cells that lie inside as a whole ``(y, x)``."""
+
+    edge: NDArray[np.bool_]
+    """Its cells that the outline cuts; level 0: all that it covers in part or whole."""
+
+    source: Layout
+    """Where full resolution is read."""
+
+    chunks: tuple[_At, ...]
+    """Its chunks that hold a cell of ``edge``."""
+
+    touched: int
+    """Values that are read, for all periods."""
+
+
+def means_over(
+    dataset: Dataset, quantities: Sequence[Quantity], positions: range, area: MultiPolygon, most: int
+) -> dict[str, Means]:
+    """Means of quantities over an area, each cell weighted by the part of its area on the sphere that lies inside.
+
+    Args:
+        dataset: an opened version.
+        quantities: which.
+        positions: places of the periods in its time axis.
+        area: longitude and latitude in degrees; edges are straight in them.
+        most: values that may be held for one request; of these, which are summed as they come, more may be read.
+
+    Raises:
+        PositionOutside: if the grid has no cell there.
+        RequestTooLarge: if more values would be read, or the outline crosses too many cells.
+    """
+    divisions = _divisions(dataset.product, len(positions), area)
+    touched, most = divisions[0].touched * len(quantities), most * STREAMED
+    if touched > most:
+        raise RequestTooLarge(
+            f"a mean over this area in {len(positions)} periods reads {touched} values and at most {most} are read for "
+            "one request: narrow datetime=, parameter-name= or the area"
+        )
+    outline = Outline.of(area)
+    pieces: dict[int, tuple[_Piece, ...]] = {}
+    found: dict[str, Means] = {}
+    for quantity in quantities:
+        for division in divisions:
+            if division is not divisions[0] and division.touched * len(quantities) > most:
+                break  # what was found is told with its error
+            if division.level not in pieces:
+                pieces[division.level] = tuple(_pieces(dataset.product, division, outline))
+            means = _means(dataset, quantity, positions, division, pieces[division.level])
+            found[quantity.name] = means
+            if _is_good(quantity, means):
+                break
+    return found
+
+
+def _is_good(quantity: Quantity, means: Means) -> bool:
+    """Whether the error is not worth telling: no larger than the quantum, or than a millionth where there is none."""
+    step = quantity.quantum or (quantity.scale_factor or 1.0 if quantity.is_integer else None)
+    present = ~np.isnan(means.value)
+    limit = np.abs(means.value[present]) * 1e-6 if step is None else step
+    return bool((means.error[present] <= limit).all())
+
+
+# Which cells
+
+
+def _divisions(product: Product, periods: int, area: MultiPolygon) -> list[_Division]:
+    """The division that reads least, then finer ones, full resolution last."""
+    boxes = boxes_of(area)
+    grid = product.grid
+    finest = _finest(product, periods, cells_touching(grid, boxes))
+    coarse: list[_Division] = []
+    for level in range(grid.levels - 1, 0, -1):
+        cells = cells_touching(grid.level(level), boxes)
+        if cells.count > MOST_COARSE or (coarse and cells.count * periods > coarse[-1].touched):
+            break
+        coarse.append(_coarse(product, periods, area, level, cells))
+    best = min(coarse, key=lambda one: one.touched, default=finest)
+    if best.touched >= finest.touched:
+        return [finest]
+    return [one for one in coarse if one.level <= best.level] + [finest]
+
+
+def _finest(product: Product, periods: int, cells: Cells) -> _Division:
+    everything = np.ones((1, 1), dtype=bool)
+    first, last = cells.row, cells.row + cells.height - 1
+    columns = (cells.column + np.arange(cells.width)) % cells.grid.width
+    options = []
+    for source, chunk in _sources(product):
+        rows = range(first // chunk[1], last // chunk[1] + 1)
+        chunks = tuple(_At(y, int(x)) for y in rows for x in np.unique(columns // chunk[2]))
+        options.append((_decoded(chunks, chunk, periods), source, chunks))
+    touched, source, chunks = min(options, key=lambda option: option[0])
+    return _Division(
+        level=0,
+        cells=cells,
+        whole=everything,
+        edge=everything,
+        source=source,
+        chunks=chunks,
+        touched=touched,
+    )
+
+
+def _coarse(product: Product, periods: int, area: MultiPolygon, level: int, cells: Cells) -> _Division:
+    grid, factor = product.grid, 2**level
+    fraction = covered_fraction(area, cells, least=_NOISE)
+    rows = cells.row + np.arange(cells.height)
+    columns = (cells.column + np.arange(cells.width)) % cells.grid.width
+    # a cell that passes the grid's edge is only in part what the grid holds
+    kept = ((rows + 1) * factor <= grid.height)[:, np.newaxis] & ((columns + 1) * factor <= grid.width)
+    whole = (fraction == 1.0) & kept
+    edge = (fraction > 0) & ~whole
+    at_rows, at_columns = np.nonzero(edge)
+    top, left = rows[at_rows] * factor, columns[at_columns] * factor
+    bottom, right = np.minimum(top + factor, grid.height) - 1, np.minimum(left + factor, grid.width) - 1
+    map_chunk, _ = layout.map_chunks(product, cells.grid)
+    reads = 2 * _decoded(_touching(cells, map_chunk), map_chunk, periods)
+    options = []
+    for source, chunk in _sources(product):
+        chunks = _chunks_under(top, bottom, left, right, chunk)
+        options.append((_decoded(chunks, chunk, periods), source, chunks))
+    touched, source, chunks = min(options, key=lambda option: option[0])
+    return _Division(
+        level=level, cells=cells, whole=whole, edge=edge, source=source, chunks=chunks, touched=reads + touched
+    )
+
+
+def _sources(product: Product) -> Iterator[tuple[Layout, tuple[int, int, int]]]:
+    """The layouts that hold full resolution, and their chunks."""
+    yield "maps", layout.map_chunks(product, product.grid)[0]
+    if product.series_block is not None:
+        yield "series", layout.series_chunks(product)[0]
+
+
+def _touching(cells: Cells, chunk: tuple[int, int, int]) -> tuple[_At, ...]:
+    return tuple(
+        _At(y, x)
+        for window in cells.windows
+        for y in range(window.row // chunk[1], (window.row + window.height - 1) // chunk[1] + 1)
+        for x in range(window.column // chunk[2], (window.column + window.width - 1) // chunk[2] + 1)
+    )
+
+
+def _chunks_under(
+    top: NDArray[np.intp],
+    bottom: NDArray[np.intp],
+    left: NDArray[np.intp],
+    right: NDArray[np.intp],
+    chunk: tuple[int, int, int],
+) -> tuple[_At, ...]:
+    """Chunks that hold a cell of some rectangles, given by their first and last rows and columns."""
+    found: set[tuple[int, int]] = set()
+    high = int((bottom // chunk[1] - top // chunk[1]).max(initial=0))
+    wide = int((right // chunk[2] - left // chunk[2]).max(initial=0))
+    for down, across in itertools.product(range(high + 1), range(wide + 1)):
+        ys = np.minimum(top // chunk[1] + down, bottom // chunk[1])
+        xs = np.minimum(left // chunk[2] + across, right // chunk[2])
+        found.update(zip(ys.tolist(), xs.tolist(), strict=True))
+    return tuple(_At(y, x) for y, x in sorted(found))
+
+
+def _decoded(chunks: Sequence[_At], chunk: tuple[int, int, int], periods: int) -> int:
+    return len(chunks) * int(np.prod(chunk)) * -(-periods // chunk[0])
+
+
+def _pieces(product: Product, division: _Division, outline: Outline) -> Iterator[_Piece]:
+    """The cells at full resolution that count, chunk by chunk, with their weights."""
+    grid, factor, cells = product.grid, 2**division.level, division.cells
+    chunk = dict(_sources(product))[division.source]
+    for run in _adjacent(division.chunks):
+        y, x = run[0]
+        top, left = y * chunk[1], x * chunk[2]
+        height, width = min(chunk[1], grid.height - top), min(len(run) * chunk[2], grid.width - left)
+        window = Cells(grid=grid, row=top, height=height, column=left, width=width)
+        weights = outline.covered(window, least=SLIVER) * window.row_areas[:, np.newaxis]
+        if division.level:
+            rows = (top + np.arange(height)) // factor - cells.row
+            columns = ((left + np.arange(width)) // factor - cells.column) % cells.grid.width
+            within = ((rows >= 0) & (rows < cells.height))[:, np.newaxis] & (columns < cells.width)
+            at = np.ix_(np.clip(rows, 0, cells.height - 1), np.clip(columns, 0, cells.width - 1))
+            weights *= within & division.edge[at]
+        for number, place in enumerate(run):
+            inside = weights[:, number * chunk[2] : (number + 1) * chunk[2]]
+            rows, columns = np.nonzero(inside)
+            if rows.size:
+                yield _Piece(at=place, inside=rows * chunk[2] + columns, weights=inside[rows, columns])
+
+
+def _adjacent(chunks: Sequence[_At]) -> Iterator[list[_At]]:
+    """Chunks in runs that lie side by side in a row."""
+    run: list[_At] = []
+    for one in chunks:
+        if run and (one.y, one.x) != (run[-1].y, run[-1].x + 1):
+            yield run
+            run = []
+        run.append(one)
+    if run:
+        yield run
+
+
+# Sums
+
+
+class _Sums:
+    """Weighted sums of stored values, each counted from the first valid one of its period.
+
+    What is summed is how far values lie from each other: sums of the values themselves round off, so that the mean of
+    equal values would not be that value.
+    """
+
+    def __init__(self, quantity: Quantity, periods: int) -> None:
+        self.quantity = quantity
+        self.first = np.full(periods, np.nan)
+        self.weight = np.zeros(periods)
+        self.total = np.zeros(periods)
+        self.lost = np.zeros(periods)
+        """Weight times what a stored step may be wrong by, in steps."""
+
+        self.partial: list[tuple[int, NDArray[np.float64], NDArray[np.float64]]] = []
+        """Period, values and uncertain weights of cells of a level that are valid in part."""
+
+    def add(self, asked: Sequence[int], stored: NDArray[Any], weights: NDArray[np.float64]) -> None:
+        """Add cells.
+
+        Args:
+            asked: places of the periods.
+            stored: ``(periods, cells)``.
+            weights: ``(cells,)`` or ``(periods, cells)``.
+        """
+        places = np.asarray(asked)
+        valid = ~self.quantity.missing(stored)
+        values = stored.astype(np.float64)
+        some = valid.any(axis=1)
+        fresh = np.flatnonzero(some & np.isnan(self.first[places]))
+        self.first[places[fresh]] = values[fresh, valid[fresh].argmax(axis=1)]
+        values -= np.where(some, self.first[places], 0.0)[:, np.newaxis]
+        if not valid.all():
+            values[~valid] = 0.0
+            weights = weights * valid
+        else:
+            weights = np.broadcast_to(weights, values.shape)
+        self.weight[places] += weights.sum(axis=1)
+        self.total[places] += np.einsum("tc,tc->t", weights, values)
+
+    def means(self) -> Means:
+        """What they come to."""
+        scale = self.quantity.scale_factor or 1.0
+        weight = np.where(self.weight > 0, self.weight, np.nan)
+        steps = self.total / weight
+        value = (self.first + steps) * scale + (self.quantity.add_offset or 0.0)
+        # of equal values it is what decoding gives
+        equal = steps == 0
+        value[equal] = (self.first * scale + (self.quantity.add_offset or 0.0))[equal]
+        error = self.lost / weight
+        for place, values, uncertain in self.partial:
+            mean = self.first[place] + steps[place]
+            left = self.weight[place] - uncertain.sum()
+            shifted = float((np.abs(values - mean) * uncertain).sum())
+            error[place] += shifted / left if left > 0 else np.inf if shifted else 0.0
+        return Means(value=value, valid=self.weight, error=np.where(np.isnan(weight), 0.0, error * scale))
+
+
+def _means(
+    dataset: Dataset, quantity: Quantity, positions: range, division: _Division, pieces: Sequence[_Piece]
+) -> Means:
+    sums = _Sums(quantity, len(positions))
+    if division.level and division.whole.any():
+        _add_coarse(sums, dataset, positions, division)
+    for run in dataset.runs(quantity, positions, division.source):
+        depth, height, width = run.array.layout.chunk
+        at_once = max(1, PIECES_AT_ONCE // (depth * height * width))
+        for number in range(0, len(pieces), at_once):
+            deadline.check()
+            batch = pieces[number : number + at_once]
+            chunks = run.array.chunks([(run.block, *piece.at) for piece in batch])
+            for piece, chunk in zip(batch, chunks, strict=True):
+                cells = run.of(chunk).reshape(len(run.asked), height * width)
+                sums.add(run.asked, np.take(cells, piece.inside, axis=1), piece.weights)
+    return sums.means()
+
+
+def _add_coarse(sums: _Sums, dataset: Dataset, positions: range, division: _Division) -> None:
+    quantity, cells, level = sums.quantity, division.cells, division.level
+    # a cell of the level spans so many columns of level 0, in which weights are counted
+    areas = np.broadcast_to(cells.row_areas[:, np.newaxis] * 2**level, cells.shape)[division.whole]
+    for place, position in enumerate(positions):
+        stored = _read(cells, lambda window, at=position: dataset.read_map(quantity, at, level, window))
+        share = _read(cells, lambda window, at=position: dataset.read_valid_fraction(quantity, at, level, window))
+        inside, valid = stored[division.whole], share[division.whole]
+        sums.add([place], inside[np.newaxis], areas * valid)
+        present = valid > 0
+        sums.lost[place] = float((areas * valid)[present] @ _lost_steps(quantity, inside[present]))
+        partial = present & (valid < 1)
+        if partial.any():
+            sums.partial.append((place, inside[partial].astype(np.float64), areas[partial] / FRACTION_STEPS))
+
+
+def _lost_steps(quantity: Quantity, stored: NDArray[Any]) -> NDArray[np.float64]:
+    """How far a level's stored value may lie from the mean that it stands for, in stored steps."""
+    if not quantity.is_integer:
+        return np.abs(stored.astype(np.float64)) * float(np.finfo(stored.dtype).eps)
+    # a mean that would read as missing moved to the next step
+    moved = np.abs(stored.astype(np.float64) - float(quantity.fill)) <= 1
+    return np.where(moved, 1.5, 0.5)
+
+
+def _read(cells: Cells, read: Any) -> NDArray[Any]:
+    parts = [read(window) for window in cells.windows]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
