@@ -15,6 +15,7 @@ from tiler import edr, errors, health, maps, pages, points, stac
 from tiler.catalogue import LiveCatalogue
 from tiler.chunks import ChunkCache
 from tiler.envelope import Envelope
+from tiler.fast_series import FastSeries
 from tiler.fast_tiles import FastTiles, TileCache
 from tiler.metrics import Metrics
 from tiler.parameters import refuse_unknown
@@ -57,9 +58,15 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
     class Service(FastAPI):
         def build_middleware_stack(self) -> ASGIApp:
             # outside of Starlette's own layers, so that an answer of theirs is completed too
-            fast = FastTiles(super().build_middleware_stack(), state, tiles)
+            series = FastSeries(super().build_middleware_stack(), state)
+            fast = FastTiles(series, state, tiles)
             return Envelope(
-                fast, settings=settings, metrics=metrics, threads=THREADS, proxies=proxies, at_once=fast.at_once
+                fast,
+                settings=settings,
+                metrics=metrics,
+                threads=THREADS,
+                proxies=proxies,
+                at_once=lambda scope: fast.at_once(scope) or series.at_once(scope),
             )
 
     app = Service(

@@ -12,6 +12,7 @@ from services.core import layout
 from services.core.dataset import Dataset
 from services.core.errors import PositionOutside
 from services.core.grid import CIRCLE, Grid, Window
+from services.core.product import Product
 from services.core.quantity import Quantity
 from services.core.segment import ArrayLayout, Layout
 from tiler import deadline
@@ -218,12 +219,8 @@ def read_places(
     out = np.empty((len(places), len(positions)), dtype=np.dtype(quantity.dtype))
     if not places:
         return out
-    product = dataset.product
     rows, columns = np.array(places, dtype=np.intp).T
-    sources: list[tuple[Layout, tuple[int, int, int]]] = [("maps", layout.map_chunks(product, product.grid)[0])]
-    if product.series_block is not None:
-        sources.append(("series", layout.series_chunks(product)[0]))
-    source, chunk = min(sources, key=lambda one: _decoded_at(one[1], len(positions), rows, columns))
+    source, chunk = source_of(dataset.product, len(positions), rows, columns)
     at_once = max(1, MOST_DECODED // int(np.prod(chunk)))
     for run in dataset.runs(quantity, positions, source):
         groups = _by_chunk(run.array.layout, rows, columns)
@@ -236,11 +233,21 @@ def read_places(
             chunks = run.array.chunks(wanted) if keeps else run.array.load(wanted)
             for (y, x, members), values in zip(batch, chunks, strict=True):
                 found = run.of(values)[:, rows[members] - y * chunk[1], columns[members] - x * chunk[2]]
-                if len(run.asked) == len(positions):
+                if run.is_whole:
                     out[members] = found.T
                 else:
                     out[members[:, np.newaxis], run.asked] = found.T
     return out
+
+
+def source_of(
+    product: Product, periods: int, rows: NDArray[np.intp], columns: NDArray[np.intp]
+) -> tuple[Layout, tuple[int, int, int]]:
+    """The layout that decodes less for some cells in so many periods, and the shape of its chunks."""
+    sources: list[tuple[Layout, tuple[int, int, int]]] = [("maps", layout.map_chunks(product, product.grid)[0])]
+    if product.series_block is not None:
+        sources.append(("series", layout.series_chunks(product)[0]))
+    return min(sources, key=lambda one: _decoded_at(one[1], periods, rows, columns))
 
 
 def _decoded_at(chunk: tuple[int, int, int], periods: int, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> int:

@@ -5,11 +5,13 @@ never NaN.
 References: OGC 21-069r2 (CoverageJSON), RFC 7946 (GeoJSON), RFC 4180 (CSV); NetCDF is in ``tiler.netcdf``.
 """
 
+import copy
 import csv
 import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,8 +41,8 @@ VALID_SHARE = "_valid_share"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """What the values of an answer are made of."""
+class Contents:
+    """What the values of answers are made of, whatever was asked for of them; what it says is worked out once."""
 
     product: Product
     version: str
@@ -48,16 +50,28 @@ class Source:
     """Model name -> sha256."""
 
     time: TimeAxis
-    """The periods of the answer."""
+    """The periods of the answers."""
 
     quantities: tuple[Quantity, ...]
-    query: dict[str, Any]
-    """What was asked for."""
 
-    def metadata(self) -> Document:
-        """What a body says of its origin."""
+    @cached_property
+    def instants(self) -> list[str]:
+        """The time of each period."""
+        return stac.instants(self.time.instants)
+
+    @cached_property
+    def time_axis(self) -> Document:
+        """The periods as a CoverageJSON axis."""
+        axis: Document = {"values": self.instants}
+        if len(self.time) <= MOST_BOUNDS:
+            axis["bounds"] = stac.instants(self.time.bounds.ravel())
+        return axis
+
+    @cached_property
+    def origin(self) -> Document:
+        """Collection, version and what else a body says before the query."""
         product = self.product
-        found: Document = {
+        return {
             "collection": product.id,
             "title": product.title,
             "version": self.version,
@@ -65,16 +79,71 @@ class Source:
             "synthetic": product.synthetic,
             "license": product.license,
             "step": product.step,
-            "query": self.query,
-            "ancillary": {quantity.name: names for quantity in self.quantities if (names := self._ancillary(quantity))},
         }
-        if product.citation:
-            found["citation"] = product.citation
-        return found
 
-    def _ancillary(self, quantity: Quantity) -> list[str]:
+    @cached_property
+    def ancillary(self) -> dict[str, list[str]]:
+        """Quantity -> those here that qualify it."""
         here = {other.name for other in self.quantities}
-        return [name for name in stac.ancillary_names(self.product, quantity) if name in here]
+        found = {
+            quantity.name: [name for name in stac.ancillary_names(self.product, quantity) if name in here]
+            for quantity in self.quantities
+        }
+        return {name: names for name, names in found.items() if names}
+
+    @cached_property
+    def parameters(self) -> Document:
+        """CoverageJSON ``parameters``, and a group for each quantity that comes with ancillary ones."""
+        parameters: Document = {}
+        for quantity in self.quantities:
+            described = stac.parameter(self.product, quantity)
+            parameters[quantity.name] = {
+                "type": "Parameter",
+                "id": quantity.name,
+                "label": {"en": quantity.long_name},
+                "observedProperty": {
+                    **({"id": described["observedProperty"]["id"]} if "id" in described["observedProperty"] else {}),
+                    "label": {"en": quantity.long_name},
+                },
+                "unit": {"label": {"en": quantity.units}, "symbol": described["unit"]["symbol"]},
+                **{key: value for key, value in described.items() if key.startswith("cenote:")},
+            }
+        groups = [
+            {"type": "ParameterGroup", "label": {"en": f"{name} and what qualifies it"}, "members": [name, *names]}
+            for name, names in self.ancillary.items()
+        ]
+        return {"parameters": parameters, **({"parameterGroups": groups} if groups else {})}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What the values of an answer are made of, and what was asked for."""
+
+    contents: Contents
+    query: dict[str, Any]
+
+    @property
+    def product(self) -> Product:
+        """The collection's product."""
+        return self.contents.product
+
+    @property
+    def time(self) -> TimeAxis:
+        """The periods of the answer."""
+        return self.contents.time
+
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        """The quantities of the answer."""
+        return self.contents.quantities
+
+    def metadata(self) -> Document:
+        """What a body says of its origin."""
+        contents = self.contents
+        found = {**contents.origin, "query": self.query, "ancillary": contents.ancillary}
+        if contents.product.citation:
+            found["citation"] = contents.product.citation
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,8 +231,8 @@ def coverage_json(answer: Points | Raster | Zonal) -> bytes:
 
 def _points_coverage(answer: Points) -> Document:
     source = answer.source
-    axis = _time_axis(source.time)
-    parameters = _parameters(source)
+    axis = source.contents.time_axis
+    parameters = source.contents.parameters
     coverages = []
     for place, spot in enumerate(answer.spots):
         coverages.append(
@@ -211,11 +280,11 @@ def _raster_coverage(answer: Raster) -> Document:
             "axes": {
                 "x": _space_axis(cells.longitudes, half_x, 3 * 180.0),
                 "y": _space_axis(cells.latitudes, half_y, 90.0),
-                "t": _time_axis(source.time),
+                "t": source.contents.time_axis,
             },
             "referencing": _REFERENCING,
         },
-        **_parameters(source),
+        **source.contents.parameters,
         "ranges": {
             quantity.name: _range(
                 "integer" if is_whole(quantity) else "float",
@@ -232,7 +301,7 @@ def _raster_coverage(answer: Raster) -> Document:
 def _zonal_coverage(answer: Zonal) -> Document:
     source = answer.source
     shape = [len(source.time)]
-    domain: Document = {"type": "Domain", "axes": {"t": _time_axis(source.time)}, "referencing": _REFERENCING}
+    domain: Document = {"type": "Domain", "axes": {"t": source.contents.time_axis}, "referencing": _REFERENCING}
     if len(answer.area.geoms) == 1:
         # CoverageJSON has no domain for one value over several polygons: then the geometry stands in the metadata only
         domain["domainType"] = "PolygonSeries"
@@ -241,7 +310,7 @@ def _zonal_coverage(answer: Zonal) -> Document:
             "coordinates": ["x", "y"],
             "values": [[ring.tolist() for ring in rings(answer.area)]],
         }
-    parameters = _parameters(source)
+    parameters = copy.deepcopy(source.contents.parameters)
     ranges: Document = {}
     for quantity in source.quantities:
         name, share = quantity.name, f"{quantity.name}{VALID_SHARE}"
@@ -294,13 +363,6 @@ _REFERENCING: list[Document] = [
 ]
 
 
-def _time_axis(time: TimeAxis) -> Document:
-    axis: Document = {"values": stac.instants(time.instants)}
-    if len(time) <= MOST_BOUNDS:
-        axis["bounds"] = stac.instants(time.bounds.ravel())
-    return axis
-
-
 def _space_axis(centres: NDArray[np.float64], half: float, limit: float) -> Document:
     edges = np.stack([centres - half, centres + half], axis=1)
     if len(centres) > 1 and centres[0] > centres[-1]:
@@ -314,29 +376,6 @@ def _space_axis(centres: NDArray[np.float64], half: float, limit: float) -> Docu
 
 def _range(data_type: str, axes: Sequence[str], shape: Sequence[int], values: list[Any]) -> Document:
     return {"type": "NdArray", "dataType": data_type, "axisNames": axes, "shape": shape, "values": values}
-
-
-def _parameters(source: Source) -> Document:
-    """``parameters``, and a group for each quantity that comes with ancillary ones."""
-    parameters: Document = {}
-    for quantity in source.quantities:
-        described = stac.parameter(source.product, quantity)
-        parameters[quantity.name] = {
-            "type": "Parameter",
-            "id": quantity.name,
-            "label": {"en": quantity.long_name},
-            "observedProperty": {
-                **({"id": described["observedProperty"]["id"]} if "id" in described["observedProperty"] else {}),
-                "label": {"en": quantity.long_name},
-            },
-            "unit": {"label": {"en": quantity.units}, "symbol": described["unit"]["symbol"]},
-            **{key: value for key, value in described.items() if key.startswith("cenote:")},
-        }
-    groups = [
-        {"type": "ParameterGroup", "label": {"en": f"{name} and what qualifies it"}, "members": [name, *names]}
-        for name, names in source.metadata()["ancillary"].items()
-    ]
-    return {"parameters": parameters, **({"parameterGroups": groups} if groups else {})}
 
 
 # GeoJSON
@@ -360,7 +399,7 @@ def geojson(answer: Points | Raster | Zonal) -> bytes:
             "type": "FeatureCollection",
             "features": features,
             "numberReturned": len(features),
-            "datetime": stac.instants(source.time.instants),
+            "datetime": source.contents.instants,
             "parameters": stac.parameters(source.product, [quantity.name for quantity in source.quantities]),
             FOREIGN: source.metadata(),
         }
@@ -369,7 +408,7 @@ def geojson(answer: Points | Raster | Zonal) -> bytes:
 
 def _point_features(answer: Points) -> list[Document]:
     source = answer.source
-    times = stac.instants(source.time.instants)
+    times = source.contents.instants
     return [
         {
             "type": "Feature",
@@ -419,7 +458,7 @@ def _cell_features(answer: Raster) -> list[Document]:
 
 def _zonal_feature(answer: Zonal) -> Document:
     source = answer.source
-    properties: Document = {"datetime": stac.instants(source.time.instants)}
+    properties: Document = {"datetime": source.contents.instants}
     for quantity in source.quantities:
         properties[quantity.name] = mean_numbers(quantity, answer.means[quantity.name])
         share = rounded(answer.valid_share[quantity.name], SHARE_DECIMALS)
@@ -445,14 +484,11 @@ def points_csv(answer: Points) -> Iterator[bytes]:
     source = answer.source
     head = ["point"] if answer.several else []
     yield _rows([[*head, "longitude", "latitude", "time", *_headings(source)]])
-    times = stac.instants(source.time.instants)
+    times = source.contents.instants
     for place, spot in enumerate(answer.spots):
-        first: list[Any] = [place] if answer.several else []
-        columns = [numbers(quantity, answer.values[quantity.name][place]) for quantity in source.quantities]
-        yield _rows(
-            [*first, spot.longitude, spot.latitude, moment, *map(_field, row)]
-            for moment, *row in zip(times, *columns, strict=True)
-        )
+        where = f"{place}," if answer.several else ""
+        columns = [_texts(numbers(quantity, answer.values[quantity.name][place])) for quantity in source.quantities]
+        yield _lines(f"{where}{spot.longitude},{spot.latitude},", times, columns)
 
 
 def raster_csv(
@@ -470,18 +506,15 @@ def raster_csv(
         blocks: places in ``source.time`` and quantity -> stored values ``(time, y, x)``, one run of periods at a time.
     """
     head = _rows([["time", "longitude", "latitude", *_headings(source)]])
-    times = stac.instants(source.time.instants)
+    times = source.contents.instants
     chosen = np.ones(cells.shape, dtype=bool) if inside is None else inside
     rows, columns = np.nonzero(chosen)
-    x = np.round(cells.longitudes, 12)[columns].tolist()
-    y = np.round(cells.latitudes, 12)[rows].tolist()
+    x, y = ([str(degrees) for degrees in np.round(axis, 12).tolist()] for axis in (cells.longitudes, cells.latitudes))
+    where = [f"{x[column]},{y[row]}" for row, column in zip(rows.tolist(), columns.tolist(), strict=True)]
     for periods, values in blocks:
         for number, place in enumerate(periods):
-            shown = [numbers(quantity, values[quantity.name][number][chosen]) for quantity in source.quantities]
-            lines = _rows(
-                [times[place], *where, *map(_field, row)]
-                for *where, row in zip(x, y, zip(*shown, strict=True), strict=True)
-            )
+            shown = [_texts(numbers(quantity, values[quantity.name][number][chosen])) for quantity in source.quantities]
+            lines = _lines(f"{times[place]},", where, shown)
             # with the first period, so that who waits for the first part learns whether anything can be read
             yield head + lines
             head = b""
@@ -491,22 +524,28 @@ def zonal_csv(answer: Zonal) -> Iterator[bytes]:
     """A row per period: mean and valid share of each quantity."""
     source = answer.source
     headings: list[str] = []
-    columns: list[list[Any]] = []
+    columns: list[list[str]] = []
     for quantity in source.quantities:
         headings += [f"{quantity.name} [{quantity.units}]", f"{quantity.name}{VALID_SHARE} [1]"]
-        columns.append(mean_numbers(quantity, answer.means[quantity.name]))
-        columns.append(rounded(answer.valid_share[quantity.name], SHARE_DECIMALS))
+        columns.append(_texts(mean_numbers(quantity, answer.means[quantity.name])))
+        columns.append(_texts(rounded(answer.valid_share[quantity.name], SHARE_DECIMALS)))
     yield _rows([["time", *headings]])
-    times = stac.instants(source.time.instants)
-    yield _rows([moment, *map(_field, row)] for moment, *row in zip(times, *columns, strict=True))
+    yield _lines("", source.contents.instants, columns)
 
 
 def _headings(source: Source) -> list[str]:
     return [f"{quantity.name} [{quantity.units}]" for quantity in source.quantities]
 
 
-def _field(value: Any) -> Any:
-    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
+def _texts(values: list[Any]) -> list[str]:
+    """Numbers as the csv module writes them; nothing where missing."""
+    return ["" if value is None or value != value else str(value) for value in values]  # noqa: PLR0124 - NaN
+
+
+def _lines(head: str, first: Sequence[str], columns: Sequence[Sequence[str]]) -> bytes:
+    """Rows of fields that need no quotes, which the csv module would look for in each of them."""
+    rows = map(",".join, zip(first, *columns, strict=True))
+    return "".join([f"{head}{row}\r\n" for row in rows]).encode()
 
 
 def _rows(rows: Iterable[Iterable[Any]]) -> bytes:

@@ -23,6 +23,7 @@ from tiler.catalogue import Served
 from tiler.cells import MOST_HELD, Cells, cells_touching, columns_touching, read_cells, read_places, time_blocks
 from tiler.coverage import (
     MOST_BOUNDS,
+    Contents,
     Points,
     Raster,
     Source,
@@ -96,13 +97,8 @@ class DataQuery:
 
     def source(self, quantities: tuple[Quantity, ...] | None = None) -> Source:
         """What the answer is made of."""
-        dataset = self.served.dataset
         return Source(
-            product=dataset.product,
-            version=self.served.version,
-            models=stac.models(dataset.version),
-            time=dataset.time.take(self.positions),
-            quantities=self.quantities if quantities is None else quantities,
+            contents=contents_of(self.served, self.quantities if quantities is None else quantities, self.positions),
             query=self.query,
         )
 
@@ -117,6 +113,13 @@ class DataQuery:
             names_version=True,
             parts=parts,
         )
+
+    @property
+    def bytes_each(self) -> int:
+        """How long the answer is for each place, about."""
+        # a time axis is written once per place: 24 bytes a time and twice that for its bounds
+        per_period = 24 if len(self.positions) > MOST_BOUNDS else 72
+        return len(self.positions) * (per_period + VALUE_JSON_BYTES * len(self.quantities)) + CELL_JSON_BYTES
 
     def check_values(self, places: int, what: str, most: int, hint: str = "") -> None:
         """Refuse an answer of too many values.
@@ -147,6 +150,18 @@ class DataQuery:
                 f"the answer would be about {count} bytes long as {self.kind.value} and at most "
                 f"{self.settings.max_response_bytes} are sent: ask for f=NetCDF or f=CSV, or for less"
             )
+
+
+def contents_of(served: Served, quantities: tuple[Quantity, ...], positions: range) -> Contents:
+    """What answers from a version are made of."""
+    dataset = served.dataset
+    return Contents(
+        product=dataset.product,
+        version=served.version,
+        models=stac.models(dataset.version),
+        time=dataset.time.take(positions),
+        quantities=quantities,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -326,10 +341,7 @@ def series_at(request: Request, asked: DataQuery, places: list[Place], *, severa
 
 def answer_places(request: Request, asked: DataQuery, places: list[Place], *, several: bool) -> Response:
     """Series at places in one of the EDR encodings."""
-    # a time axis is written once per place: 24 bytes a time and twice that for its bounds
-    per_period = 24 if len(asked.positions) > MOST_BOUNDS else 72
-    bytes_each = len(asked.positions) * (per_period + VALUE_JSON_BYTES * len(asked.quantities)) + CELL_JSON_BYTES
-    found = series_at(request, asked, places, several=several, bytes_each=bytes_each)
+    found = series_at(request, asked, places, several=several, bytes_each=asked.bytes_each)
     return _encoded(asked, found, "position")
 
 
@@ -346,7 +358,7 @@ def _encoded(asked: DataQuery, found: Points | Raster | Zonal, query: str) -> Re
             body = geojson(found)
         case _:
             body = coverage_json(found)
-    return answer(body, asked.kind, _file_name(asked, query))
+    return answer(body, asked.kind, file_name(asked, query))
 
 
 def _answer_area(request: Request, asked: DataQuery, geometry: MultiPolygon, aggregate: str | None) -> Response:
@@ -376,7 +388,7 @@ def _answer_cells(request: Request, asked: DataQuery, cells: Cells, inside: NDAr
     source = asked.source()
     if asked.kind is Format.CSV:
         body = raster_csv(source, cells, inside, _blocks(asked, cells))
-        return answer(body, asked.kind, _file_name(asked, "cube"))
+        return answer(body, asked.kind, file_name(asked, "cube"))
     stored: dict[str, NDArray[Any]] = {}
     for quantity in asked.quantities:
         stored[quantity.name] = read_cells(asked.served.dataset, quantity, asked.positions, cells)
@@ -423,7 +435,8 @@ def _answer_mean(request: Request, asked: DataQuery, geometry: MultiPolygon) -> 
     return _encoded(asked, zonal, "mean")
 
 
-def _file_name(asked: DataQuery, query: str) -> str:
+def file_name(asked: DataQuery, query: str) -> str:
+    """Name without ending of an answer that is saved."""
     ids = asked.served.dataset.time.ids
     first, last = ids[asked.positions[0]], ids[asked.positions[-1]]
     when = first if first == last else f"{first}_{last}"

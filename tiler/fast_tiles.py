@@ -1,41 +1,32 @@
 """The tiles that are asked for most, without the way through routing, dependencies and rio-tiler.
 
-An ASGI layer around them. It answers what it knows how to draw, and leaves everything else to the routes of
-``tiler.factory``, errors too: whatever it cannot read or draw is answered by them, as if it were not there. Both give
-the same picture and the same headers (tests/tiler/test_fast_tiles.py).
+A ``tiler.shortcut`` around those of ``tiler.factory``. Both give the same picture and the same headers
+(tests/tiler/test_fast_tiles.py).
 """
 
-import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, override
 from urllib.parse import parse_qsl
 
-import anyio.to_thread
 import numpy as np
-from rio_tiler.errors import RioTilerError
-from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Scope
 
-from services.core.errors import CenoteError
 from tiler import encode
 from tiler.answer import IMMUTABLE, REVALIDATED, STALE, content_of, is_held, query_key, said_of, tag_of
 from tiler.catalogue import Served
-from tiler.deadline import GivenUp
 from tiler.drawing import Drawn, drawn_by_default
 from tiler.envelope import Ready
 from tiler.loading import LoadingCache
 from tiler.matrices import matrix_set, zoom_of
-from tiler.metrics import ROUTE_KEY
 from tiler.options import number_range
 from tiler.palette import Painted, Painter, Palette, palette
-from tiler.planes import OtherLayout, Plane, Planes, TilePlace, WouldWait
+from tiler.planes import Plane, Planes, TilePlace
 from tiler.request import COLLECTION, INSTANCE, Requested, parts_of, pick_map
+from tiler.shortcut import Shortcut, WouldWait
 from tiler.state import State
-
-_LOG = logging.getLogger(__name__)
 
 type Encoding = Literal["png", "webp"]
 type RawHeaders = Sequence[tuple[bytes, bytes]]
@@ -51,9 +42,6 @@ QUERIES = 512
 
 ADDRESSES = 4096
 """Addresses that are kept parsed."""
-
-LONGEST = 512
-"""Of them, in characters."""
 
 ENTRY_BYTES = 700
 """Python's own memory for an encoded tile: key, tuple and headers."""
@@ -149,7 +137,7 @@ class TileCache(LoadingCache[str, Picture]):
         super().__init__(capacity, lambda picture: len(picture.body) + ENTRY_BYTES)
 
 
-class FastTiles:
+class FastTiles(Shortcut[Asked]):
     """The layer.
 
     Args:
@@ -159,7 +147,7 @@ class FastTiles:
     """
 
     def __init__(self, app: ASGIApp, state: State, tiles: TileCache) -> None:
-        self._app = app
+        super().__init__(app)
         self._catalogue = state.catalogue
         self._planes = Planes(state.settings, state.chunks)
         self._tiles = tiles
@@ -168,37 +156,12 @@ class FastTiles:
             PAINTERS_BYTES, lambda painter: painter.bytes
         )
 
-    def at_once(self, scope: Scope) -> Ready | None:
-        """The answer to a GET, where it can be told without waiting for anything."""
-        asked = _asked(scope)
-        if asked is None:
-            return None
-        try:
-            return self._answer(asked, _held(scope), may_wait=False)
-        except Exception:  # noqa: BLE001 - who may wait meets it again
-            return None
+    @override
+    def asked(self, scope: Scope) -> Asked | None:
+        return asked_of(scope["path"], scope["query_string"], scope.get("root_path", ""))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request for which ``at_once`` knew no answer, or let it pass."""
-        asked = _asked(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
-        answer = None
-        if asked is not None:
-            held = _held(scope)
-            try:
-                answer = await anyio.to_thread.run_sync(lambda: self._answer(asked, held, may_wait=True))
-            except (CenoteError, RioTilerError, HTTPException, GivenUp, OtherLayout):
-                pass  # the routes meet it again, and tell it
-            except Exception:  # noqa: BLE001 - logged, and the request is answered all the same
-                # the routes answer, so nobody would notice a fault of this layer but by its slowness
-                _LOG.exception("%s was left to the routes", asked.path)
-        if answer is None:
-            await self._app(scope, receive, send)
-            return
-        scope[ROUTE_KEY] = answer.route
-        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
-        await send({"type": "http.response.body", "body": answer.body})
-
-    def _answer(self, asked: Asked, held: str, *, may_wait: bool) -> Ready:
+    @override
+    def answer(self, asked: Asked, held: str, *, may_wait: bool) -> Ready:
         served = self._served(asked, may_wait)
         chosen = self._choose(asked, served, may_wait)
         tag = _tag(chosen.content, asked.path, asked.query.key)
@@ -311,18 +274,6 @@ def _encoded(painted: Painted, colours: Palette, encoding: Encoding, *, is_maske
     if not is_masked:
         pixels = np.ascontiguousarray(pixels[..., :3])
     return encode.rgba_png(pixels) if encoding == "png" else encode.webp(pixels)
-
-
-def _asked(scope: Scope) -> Asked | None:
-    path: str = scope["path"]
-    query: bytes = scope["query_string"]
-    # nobody asks for a tile in so many words
-    return asked_of(path, query, scope.get("root_path", "")) if len(path) + len(query) <= LONGEST else None
-
-
-def _held(scope: Scope) -> str:
-    held: bytes = next((value for name, value in scope["headers"] if name == b"if-none-match"), b"")
-    return held.decode("latin-1")
 
 
 @lru_cache(maxsize=ADDRESSES)

@@ -100,13 +100,19 @@ def answer(body: bytes | Iterator[bytes], kind: Format, name: str) -> Response:
         kind: its encoding.
         name: file name without ending, for those that are saved.
     """
-    headers = {"Vary": "Accept", "Content-Type": MEDIA_TYPES[kind]}
-    if kind in _SUFFIXES:
-        headers["Content-Disposition"] = f'attachment; filename="{name}.{_SUFFIXES[kind]}"'
+    headers = headers_of(kind, name)
     if isinstance(body, bytes):
         return Response(body, headers=headers)
     first = next(body)
     return StreamingResponse(chain([first], body), headers=headers)
+
+
+def headers_of(kind: Format, name: str) -> dict[str, str]:
+    """What the answer's headers say of its encoding; arguments are those of ``answer``."""
+    headers = {"Vary": "Accept", "Content-Type": MEDIA_TYPES[kind]}
+    if kind in _SUFFIXES:
+        headers["Content-Disposition"] = f'attachment; filename="{name}.{_SUFFIXES[kind]}"'
+    return headers
 
 
 def _weight(parameters: list[str]) -> float:

@@ -53,8 +53,8 @@ def _global(file: Any, answer: Points | Raster | Zonal) -> None:
         "summary": source.product.description,
         "license": source.product.license,
         "collection": source.product.id,
-        "version": source.version,
-        "models": ", ".join(f"{name}@{digest}" for name, digest in source.models.items()) or "none",
+        "version": source.contents.version,
+        "models": ", ".join(f"{name}@{digest}" for name, digest in source.contents.models.items()) or "none",
         "query": encode(metadata["query"]).decode(),
     }
     if source.product.citation:

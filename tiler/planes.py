@@ -16,6 +16,7 @@ from tiler.loading import LoadingCache
 from tiler.matrices import matrix_set
 from tiler.reader import draw_values, tile_target
 from tiler.request import Requested
+from tiler.shortcut import NotMine, WouldWait
 from tiler.warp import Level, Target, check_cells
 
 PLACES_BYTES = 32 * 2**20
@@ -23,14 +24,6 @@ PLACES_BYTES = 32 * 2**20
 
 AXES_BYTES = 8 * 2**20
 """Memory for rows and columns of cells, which the tiles beside and below each other share."""
-
-
-class WouldWait(Exception):
-    """Something is not in memory, or takes too long for an event loop."""
-
-
-class OtherLayout(Exception):
-    """An array whose chunks or type are not those that its collection declares; the routes read it as it is."""
 
 
 class TilePlace(NamedTuple):
@@ -89,7 +82,7 @@ class Plane:
 
         Raises:
             WouldWait: if its segment is not open yet and must be.
-            OtherLayout: if its chunks are not those of the grid.
+            NotMine: if its chunks are not those of the grid.
         """
         found = self._levels.get(number)
         if found is None:
@@ -107,7 +100,7 @@ class Plane:
             stored, local = level.stored
             length, *chunk = stored.layout.chunk
             if chunk != [grid.chunk_y, grid.chunk_x] or stored.dtype != self.fill.dtype:
-                raise OtherLayout(stored.prefix)
+                raise NotMine(stored.prefix)
             block, within = divmod(local, length)
             found = self._levels[number] = _Array(stored=stored, block=block, within=within)
         return found

@@ -305,7 +305,7 @@ class _Sums:
         self.partial: list[tuple[int, NDArray[np.float64], NDArray[np.float64]]] = []
         """Period, values and uncertain weights of cells of a level that are valid in part."""
 
-    def add(self, asked: Sequence[int], stored: NDArray[Any], weights: NDArray[np.float64]) -> None:
+    def add(self, asked: Sequence[int] | NDArray[np.intp], stored: NDArray[Any], weights: NDArray[np.float64]) -> None:
         """Add cells.
 
         Args:

@@ -15,6 +15,13 @@ from services.core.segment import ChunkCache, Layout, Segment, SegmentCache, Seg
 from services.core.store import Store
 
 
+REMEMBERED = 16
+"""Spans of periods that a dataset remembers the place of."""
+
+MOST_REMEMBERED = 4096
+"""Periods of such a span."""
+
+
 class Opened:
     """A ``SegmentCache`` that keeps every segment."""
 
@@ -27,6 +34,18 @@ class Opened:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Stretch:
+    """Periods that lie in the same chunks of a segment's arrays."""
+
+    segment: str
+    block: int
+    asked: NDArray[np.intp]
+    within: NDArray[np.intp]
+    is_whole: bool
+    """Whether it is all periods that were asked for, in their order."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """Periods whose values lie in the same chunks of one array."""
 
@@ -34,16 +53,19 @@ class Run:
     block: int
     """Number of those chunks along time."""
 
-    asked: list[int]
+    asked: NDArray[np.intp]
     """Places of the periods in what was asked for."""
 
-    within: list[int]
+    within: NDArray[np.intp]
     """Their places inside a chunk."""
+
+    is_whole: bool
+    """Whether it is all that was asked for, in that order."""
 
     def of(self, chunk: NDArray[Any]) -> NDArray[Any]:
         """The periods of a chunk ``(time, y, x)`` of this run; a view where they lie side by side."""
-        first, last = self.within[0], self.within[-1] + 1
-        return chunk[first:last] if self.within == list(range(first, last)) else chunk[self.within]
+        first, last = int(self.within[0]), int(self.within[-1]) + 1
+        return chunk[first:last] if last - first == len(self.within) else chunk[self.within]
 
 
 class Dataset:
@@ -66,6 +88,7 @@ class Dataset:
         self.time = version.time
         self._cache = cache
         self._segments = Opened() if segments is None else segments
+        self._known_stretches: dict[tuple[Layout, range], tuple[_Stretch, ...]] = {}
         self._maps = segment_of(version.maps)
         self._series = segment_of(version.series) if self.product.series_block is not None else self._maps
 
@@ -128,18 +151,48 @@ class Dataset:
             path, lying = layout.series_path(quantity.name), self._series
         else:
             path, lying, source = layout.maps_path(0, quantity.name), self._maps, "maps"
+        for stretch in self._stretches(positions, source, lying, path):
+            yield Run(
+                array=self.segment(stretch.segment).array(path),
+                block=stretch.block,
+                asked=stretch.asked,
+                within=stretch.within,
+                is_whole=stretch.is_whole,
+            )
+
+    def _stretches(
+        self, positions: Sequence[int] | range, source: Layout, lying: dict[int, str], path: str
+    ) -> tuple[_Stretch, ...]:
+        """How some periods lie; all quantities of a product lie alike, and the same periods are asked for often."""
+        key = (source, positions) if isinstance(positions, range) else None
+        known = self._known_stretches.get(key) if key is not None else None
+        if known is not None:
+            return known
         groups: dict[tuple[str, int], tuple[list[int], list[int]]] = {}
-        for order, position in enumerate(positions):
-            start = self.time.starts[position]
-            name = lying[start]
-            segment = self.segment(name)
-            depth = segment.array(path).layout.chunk[0]
-            block, within = divmod(segment.places(source)[start], depth)
+        names = [lying[self.time.starts[position]] for position in positions]
+        places = {name: self.segment(name).places(source) for name in set(names)}
+        depths = {name: self.segment(name).array(path).layout.chunk[0] for name in set(names)}
+        for order, (position, name) in enumerate(zip(positions, names, strict=True)):
+            block, within = divmod(places[name][self.time.starts[position]], depths[name])
             asked, inside = groups.setdefault((name, block), ([], []))
             asked.append(order)
             inside.append(within)
-        for (name, block), (asked, inside) in groups.items():
-            yield Run(array=self.segment(name).array(path), block=block, asked=asked, within=inside)
+        found = tuple(
+            _Stretch(
+                segment=name,
+                block=block,
+                asked=np.asarray(asked, dtype=np.intp),
+                within=np.asarray(inside, dtype=np.intp),
+                is_whole=len(asked) == len(positions),
+            )
+            for (name, block), (asked, inside) in groups.items()
+        )
+        if key is not None and len(positions) <= MOST_REMEMBERED:
+            while len(self._known_stretches) >= REMEMBERED:
+                # another thread may have taken the oldest
+                self._known_stretches.pop(next(iter(self._known_stretches), key), None)
+            self._known_stretches[key] = found
+        return found
 
     def map_array(self, path: str, position: int) -> tuple[StoredArray, int]:
         """The maps array that answers for a period, and the period's place in it."""

@@ -17,6 +17,7 @@ from services.core.quantity import Quantity
 from services.core.time_axis import TimeAxis
 from tiler.cells import cells_touching
 from tiler.coverage import (
+    Contents,
     Points,
     Raster,
     Source,
@@ -38,7 +39,8 @@ def source(quantity: Quantity, axis: TimeAxis) -> Source:
     product = Product(
         id="wells", title="Wells", description="Of the tests.", grid=GRID, step=str(axis.step), quantities=(quantity,)
     )
-    return Source(product=product, version="0" * 20, models={}, time=axis, quantities=(quantity,), query={"a": "b"})
+    contents = Contents(product=product, version="0" * 20, models={}, time=axis, quantities=(quantity,))
+    return Source(contents=contents, query={"a": "b"})
 
 
 def points(quantity: Quantity, axis: TimeAxis, stored: Any) -> Points:

@@ -133,9 +133,9 @@ def test_an_area_of_parts_with_holes(case: Case) -> None:
     corners=st.lists(st.tuples(st.floats(-19, 54), st.floats(-34, 39)), min_size=3, max_size=9, unique=True),
 )
 def test_any_area(case: Case, corners: list[tuple[float, float]]) -> None:
-    hull = MultiPolygon([Polygon(corners).convex_hull]) if Polygon(corners).convex_hull.area > 1e-6 else None
-    if hull is not None and hull.geoms[0].geom_type == "Polygon":
-        agree(case, hull)
+    hull = Polygon(corners).convex_hull
+    if isinstance(hull, Polygon) and hull.area > 1e-6:
+        agree(case, MultiPolygon([hull]))
 
 
 def agree(case: Case, area: MultiPolygon) -> None:

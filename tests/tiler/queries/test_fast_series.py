@@ -1,0 +1,191 @@
+"""Series of a place answered without the routes, against those of the routes: the same bodies, headers and errors."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from services.core.settings import Settings
+from tiler.app import create_app
+from tiler.fast_series import FastSeries, parsed_of
+
+FIRST = "xco2_test/position?coords=POINT(10 20)"
+
+
+class Watched:
+    """Counts what the layer lets pass."""
+
+    def __init__(self, app: ASGIApp, counted: list[str]) -> None:
+        self._app, self._counted = app, counted
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            self._counted.append(scope["path"])
+        await self._app(scope, receive, send)
+
+
+class Without:
+    """No such layer."""
+
+    def __init__(self, app: ASGIApp, *_: object) -> None:
+        self._app = app
+
+    def at_once(self, _: Scope) -> None:
+        """Nothing is."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+
+@dataclass(frozen=True)
+class Both:
+    """A service, and the same without its layer for series."""
+
+    fast: TestClient
+    slow: TestClient
+    passed: list[str]
+
+    def same(self, path: str, *, is_fast: bool = True, **options: Any) -> Any:
+        """Ask both, the fast one twice: at first it may have to wait. All answers must be equal."""
+        plain = self.slow.get(f"/collections/{path}", **options)
+        before = len(self.passed)
+        for _ in range(2):
+            quick = self.fast.get(f"/collections/{path}", **options)
+            assert quick.status_code == plain.status_code, path
+            assert quick.content == plain.content, path
+            mine, theirs = dict(quick.headers), dict(plain.headers)
+            # the routes send CSV piece by piece
+            assert mine.pop("content-length", None) in {str(len(quick.content)), None}
+            theirs.pop("content-length", None)
+            assert mine == theirs, path
+        assert (len(self.passed) == before) == is_fast, path
+        return quick
+
+
+@pytest.fixture(scope="module")
+def both(world: Any) -> Iterator[Both]:
+    passed: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tiler.app.FastSeries", lambda app, state: FastSeries(Watched(app, passed), state))
+        fast = stacked(create_app(Settings(store=world.url), world.store))
+        patch.setattr("tiler.app.FastSeries", Without)
+        slow = stacked(create_app(Settings(store=world.url), world.store))
+    here = ("127.0.0.1", 50000)  # a proxy that is trusted
+    with TestClient(fast, client=here) as quick, TestClient(slow, client=here) as plain:
+        yield Both(fast=quick, slow=plain, passed=passed)
+
+
+def stacked(app: FastAPI) -> FastAPI:
+    """The app with the layers it was made with."""
+    app.middleware_stack = app.build_middleware_stack()
+    return app
+
+
+@pytest.mark.parametrize("f", ["", "&f=CoverageJSON", "&f=GeoJSON", "&f=CSV", "&f=json", "&f=text/csv"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        FIRST,
+        "xco2_test/position?coords=point( -179.99 -12.5 )&parameter-name=xco2",
+        "xco2_test/position?parameter-name=soundings,xco2&coords=POINT(359.5 89.9)&datetime=2015-03/2016",
+        "xco2_test/position?coords=POINT%20(1%2020.25)&datetime=latest",
+        "xco2_test/position?coords=POINT(10+20)",
+        "pacific-days/position?coords=POINT(-170.5 10)",
+        "sines/position?coords=POINT(1 1)",
+        "flux_hours/position?coords=POINT(80 40)",
+    ],
+)
+def test_a_series_is_that_of_the_routes(both: Both, path: str, f: str) -> None:
+    both.same(path + f)
+
+
+@pytest.mark.parametrize("accept", ["text/csv", "application/geo+json;q=0.5, text/csv;q=0.4", "text/html"])
+def test_the_accept_header_decides_as_it_does_there(both: Both, accept: str) -> None:
+    both.same(FIRST, headers={"accept": accept})
+
+
+def test_a_version_that_is_named(both: Both, world: Any) -> None:
+    version = world.sources["xco2_test"].version.id
+    answer = both.same(f"xco2_test/instances/{version}/position?coords=POINT(10 20)")
+    assert "immutable" in answer.headers["cache-control"]
+
+
+def test_a_client_that_holds_it_is_told_so(both: Both) -> None:
+    tag = both.same(FIRST).headers["etag"]
+    assert both.same(FIRST, headers={"if-none-match": tag}).status_code == 304
+    assert both.same(FIRST, headers={"if-none-match": '"other"'}).status_code == 200
+
+
+def test_head_is_get_without_its_body(both: Both) -> None:
+    both.same(FIRST)
+    answer = both.fast.head(f"/collections/{FIRST}")
+    assert answer.status_code == 200
+    assert not answer.content
+    assert answer.headers["etag"] == both.fast.get(f"/collections/{FIRST}").headers["etag"]
+
+
+def test_behind_a_proxy_the_tag_names_the_address_that_is_seen(both: Both) -> None:
+    seen = {"x-forwarded-proto": "https", "x-forwarded-host": "maps.example.org", "x-forwarded-prefix": "/co2"}
+    assert both.same(FIRST, headers=seen).headers["etag"] != both.same(FIRST).headers["etag"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "nowhere/position?coords=POINT(10 20)",
+        f"xco2_test/instances/{'0' * 20}/position?coords=POINT(10 20)",
+        "xco2_test/position?coords=POINT(10 95)",
+        "xco2_test/position?coords=POINT(400 5)",
+        "xco2_test/position?coords=POINT(10)",
+        "xco2_test/position?coords=MULTIPOINT((10 20),(11 21))",
+        "xco2_test/position?coords=POINT(10 20)&coords=POINT(10 21)",
+        "xco2_test/position?coords=POINT(1e1 20)",
+        "xco2_test/position",
+        "pacific-days/position?coords=POINT(0 0)",
+        f"{FIRST}&f=netcdf",
+        f"{FIRST}&f=xml",
+        f"{FIRST}&z=3",
+        f"{FIRST}&datetime=",
+        f"{FIRST}&datetime=1999",
+        f"{FIRST}&datetime=2016/2015",
+        f"{FIRST}&parameter-name=xco3",
+        f"{FIRST}&variable=xco2",
+        f"{FIRST}&crs=EPSG:4326",
+    ],
+)
+def test_what_it_does_not_know_is_left_to_the_routes(both: Both, path: str) -> None:
+    if path.endswith("netcdf"):
+        # a file of its own each time
+        plain, quick = (client.get(f"/collections/{path}") for client in (both.slow, both.fast))
+        assert (plain.status_code, quick.headers["etag"]) == (200, plain.headers["etag"])
+        return
+    both.same(path, is_fast=False)
+
+
+def test_long_answers_are_left_to_the_routes(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tiler.fast_series.MOST_VALUES", 10)
+    both.same(f"{FIRST}&datetime=2015-01/2015-07", is_fast=False)
+    both.same(f"{FIRST}&datetime=2015-01/2015-03")
+
+
+def test_the_caps_are_those_of_the_routes(world: Any) -> None:
+    app = create_app(Settings(store=world.url, max_values=29), world.store)
+    with TestClient(app) as client:
+        assert client.get(f"/collections/{FIRST}&parameter-name=xco2").status_code == 413
+
+
+def test_a_second_answer_waits_for_nothing(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    both.same(FIRST)
+    monkeypatch.setattr(FastSeries, "__call__", None)
+    assert both.fast.get(f"/collections/{FIRST}").status_code == 200
+
+
+def test_addresses_are_parsed_once() -> None:
+    parsed_of.cache_clear()
+    for _ in range(3):
+        assert parsed_of("/collections/a/position", b"coords=POINT(1%202)") is not None
+    assert parsed_of.cache_info().misses == 1

@@ -1,0 +1,256 @@
+"""The series of one place, without the way through routing and dependencies.
+
+A ``tiler.shortcut`` around ``position`` of ``tiler.edr``, made of the same parts; both give the same bodies and headers
+(tests/tiler/queries/test_fast_series.py).
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, NamedTuple, override
+from urllib.parse import parse_qsl
+
+import numpy as np
+from numpy.typing import NDArray
+from starlette.requests import Request
+from starlette.types import ASGIApp, Scope
+
+from services.core import layout
+from services.core.dataset import Run
+from services.core.quantity import Quantity
+from services.core.segment import StoredArray
+from tiler.answer import IMMUTABLE, REVALIDATED, STALE, content_of, is_held, query_key, said_of, tag_of
+from tiler.catalogue import Served
+from tiler.cells import source_of
+from tiler.coverage import Contents, Points, Source, coverage_json, geojson, points_csv
+from tiler.edr import DataQuery, contents_of, file_name, spots_of
+from tiler.envelope import Ready
+from tiler.formats import EDR_FORMATS, Format, chosen_format, headers_of
+from tiler.geometry import Place, check_place
+from tiler.loading import LoadingCache
+from tiler.request import COLLECTION, INSTANCE, pick_periods, pick_quantities
+from tiler.shortcut import NotMine, Shortcut, WouldWait
+from tiler.state import State
+
+PREPARED = 64
+"""Spans of periods of collections that are kept resolved."""
+
+MOST_VALUES = 4096
+"""Values of an answer; longer ones are made by the routes, which is not felt then."""
+
+PARSED = 512
+"""Addresses that are kept parsed."""
+
+_PATH = re.compile(
+    r"/collections/(?P<collection>[a-z0-9][a-z0-9_-]{0,127})(?:/instances/(?P<version>[0-9a-f]{1,64}))?/position"
+)
+_NUMBER = r"-?[0-9]{1,3}(?:\.[0-9]{1,20})?"
+_POINT = re.compile(rf"POINT ?\( ?({_NUMBER}) ({_NUMBER}) ?\)", re.IGNORECASE)
+
+
+class Asked(NamedTuple):
+    """A series that is asked for."""
+
+    collection: str
+    version: str | None
+    """None asks for the current one."""
+
+    place: Place
+    names: str | None
+    interval: str | None
+    f: str | None
+    query: tuple[tuple[str, str], ...]
+    path: str
+    """Without the version."""
+
+    accept: str
+    base: str
+    """Address of the service, as seen from outside."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Prepared:
+    """What all places of a span of periods have in common."""
+
+    contents: Contents
+    positions: range
+    quantities: tuple[Quantity, ...]
+    runs: tuple[tuple[Run, ...], ...]
+    """Of each quantity."""
+
+    digest: str
+    headers: Sequence[tuple[bytes, bytes]]
+
+
+class FastSeries(Shortcut[Asked]):
+    """The layer.
+
+    Args:
+        app: what answers everything else.
+        state: what the routes share.
+    """
+
+    def __init__(self, app: ASGIApp, state: State) -> None:
+        super().__init__(app)
+        self._settings = state.settings
+        self._catalogue = state.catalogue
+        self._chunks = state.chunks
+        self._prepared: LoadingCache[tuple[str, str, str | None, str | None], _Prepared] = LoadingCache(PREPARED)
+
+    @override
+    def asked(self, scope: Scope) -> Asked | None:
+        path, root = scope["path"], scope.get("root_path", "")
+        if not path.endswith("/position"):
+            return None
+        parsed = parsed_of(path[len(root) :] if root and path.startswith(root) else path, scope["query_string"])
+        if parsed is None:
+            return None
+        request = Request(scope)
+        shown = path if parsed.version is None else path.replace(f"/instances/{parsed.version}", "", 1)
+        accept = request.headers.get("accept", "")
+        return parsed._replace(path=shown, accept=accept, base=str(request.base_url))
+
+    @override
+    def answer(self, asked: Asked, held: str, *, may_wait: bool) -> Ready:
+        served = self._served(asked, may_wait=may_wait)
+        kind = chosen_format(asked.f, asked.accept, EDR_FORMATS)
+        if kind is Format.NETCDF:
+            raise NotMine  # it is made by a library that takes its time
+        prepared = self._prepare(asked, served, may_wait=may_wait)
+        query = DataQuery(
+            served=served,
+            quantities=prepared.quantities,
+            positions=prepared.positions,
+            kind=kind,
+            settings=self._settings,
+            query=dict(asked.query),
+        )
+        query.check_values(1, "places", self._settings.max_values)
+        query.check_bytes(query.bytes_each)
+        spots, ((row, column),) = spots_of(query.grid, [asked.place])
+        tag = tag_of(
+            prepared.digest,
+            asked.path,
+            query_key(asked.query),
+            layout.canonical([served.version, asked.base, asked.accept]),
+        )
+        headers = [
+            *prepared.headers,
+            (b"etag", tag.encode()),
+            (b"cache-control", (REVALIDATED if asked.version is None else IMMUTABLE).encode()),
+        ]
+        if served.is_stale:
+            headers.append((STALE.lower().encode(), b"1"))
+        route = (COLLECTION if asked.version is None else INSTANCE) + "/position"
+        if held and is_held(tag, held):
+            return Ready(304, headers, b"", route)
+        values = {
+            quantity.name: self._series(quantity, runs, len(prepared.positions), row, column, may_wait=may_wait)
+            for quantity, runs in zip(prepared.quantities, prepared.runs, strict=True)
+        }
+        source = Source(contents=prepared.contents, query=query.query)
+        body = _encoded(Points(source=source, spots=spots, values=values, several=False), kind)
+        named = headers_of(kind, file_name(query, "position"))
+        headers += [(name.lower().encode(), value.encode("latin-1")) for name, value in named.items()]
+        headers.append((b"content-length", str(len(body)).encode()))
+        return Ready(200, headers, body, route)
+
+    def _served(self, asked: Asked, *, may_wait: bool) -> Served:
+        if may_wait:
+            return self._catalogue.dataset(asked.collection, asked.version)
+        served = self._catalogue.at_once(asked.collection, asked.version)
+        if served is None:
+            raise WouldWait
+        return served
+
+    def _prepare(self, asked: Asked, served: Served, *, may_wait: bool) -> _Prepared:
+        key = (asked.collection, served.version, asked.names, asked.interval)
+        known = self._prepared.use(key)
+        if known is not None:
+            return known
+        if not may_wait:
+            raise WouldWait
+        quantities, positions = pick_quantities(served, asked.names), pick_periods(served, asked.interval)
+        if len(quantities) * len(positions) > MOST_VALUES:
+            raise NotMine
+        dataset = served.dataset
+        anywhere = np.zeros(1, dtype=np.intp)
+        source, _ = source_of(dataset.product, len(positions), anywhere, anywhere)
+        said = said_of(replace(served, is_stale=False), "series", positions)
+        found = _Prepared(
+            contents=contents_of(served, quantities, positions),
+            positions=positions,
+            quantities=quantities,
+            runs=tuple(tuple(dataset.runs(quantity, positions, source)) for quantity in quantities),
+            digest=content_of(served, "series", quantities, positions, ()),
+            headers=tuple((name.lower().encode(), value.encode("latin-1")) for name, value in said.items()),
+        )
+        self._prepared.put(key, found)
+        return found
+
+    def _series(
+        self, quantity: Quantity, runs: Sequence[Run], periods: int, row: int, column: int, *, may_wait: bool
+    ) -> NDArray[Any]:
+        """Stored values ``(1, time)`` of a cell."""
+        out = np.empty((1, periods), dtype=np.dtype(quantity.dtype))
+        for run in runs:
+            _, height, width = run.array.layout.chunk
+            chunk = self._chunk(run.array, (run.block, row // height, column // width), may_wait=may_wait)
+            out[0, run.asked] = run.of(chunk)[:, row % height, column % width]
+        return out
+
+    def _chunk(self, array: StoredArray, at: tuple[int, int, int], *, may_wait: bool) -> NDArray[Any]:
+        if may_wait:
+            return array.chunks([at])[0]
+        present = self._chunks.present([(array.prefix, *at)])
+        if present is None:
+            raise WouldWait
+        return present[0]
+
+
+def _encoded(points: Points, kind: Format) -> bytes:
+    match kind:
+        case Format.CSV:
+            return b"".join(points_csv(points))
+        case Format.GEOJSON:
+            return geojson(points)
+        case _:
+            return coverage_json(points)
+
+
+@lru_cache(maxsize=PARSED)
+def parsed_of(path: str, text: bytes) -> Asked | None:
+    """The series that an address asks for; None if it asks for something else, or in a way that the routes must judge.
+
+    Args:
+        path: without what it begins with behind a proxy.
+        text: the query.
+    """
+    match = _PATH.fullmatch(path)
+    if match is None:
+        return None
+    items = tuple(parse_qsl(text.decode("latin-1"), keep_blank_values=True))
+    given = dict(items)
+    point = _POINT.fullmatch(given.pop("coords", ""))
+    if point is None or len(given) + 1 != len(items) or not all(given.values()):
+        return None
+    interval, names, f = (given.pop(name, None) for name in ("datetime", "parameter-name", "f"))
+    if given:
+        return None
+    try:
+        place = check_place(float(point[1]), float(point[2]))
+    except Exception:  # noqa: BLE001 - the routes tell what is wrong with it
+        return None
+    return Asked(
+        collection=match["collection"],
+        version=match["version"],
+        place=place,
+        names=names,
+        interval=interval,
+        f=f,
+        query=items,
+        path="",
+        accept="",
+        base="",
+    )
