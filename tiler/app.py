@@ -66,6 +66,7 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
                 metrics=metrics,
                 threads=THREADS,
                 proxies=proxies,
+                again=fast.again,
                 at_once=lambda scope: fast.at_once(scope) or series.at_once(scope),
             )
 

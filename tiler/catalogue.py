@@ -138,6 +138,16 @@ class LiveCatalogue:
             return None
         return Served(dataset=opened, version=fresh[0].version, seq=fresh[0].seq, is_current=True)
 
+    def current(self, collection: str) -> str | None:
+        """The current version of a collection, where that is known without waiting for anything; else None.
+
+        Raises:
+            CenoteError: what the last read found wrong with what is stored.
+        """
+        known = self._pointers.get(collection)
+        fresh = None if known is None else known.at_once()
+        return None if fresh is None or fresh[0] is None else fresh[0].version
+
     def pointer(self, collection: str) -> Pointer:
         """The pointer of a collection, for those who tell of versions rather than of data.
 

@@ -38,6 +38,9 @@ ALWAYS = {
 
 _ALWAYS = tuple(ALWAYS.items())
 
+_DECIDING = frozenset({b"if-none-match", b"x-forwarded-prefix"})
+"""Headers that change what the address of a tile is answered."""
+
 METHODS = "GET, HEAD, POST, OPTIONS"
 
 PREFLIGHT = {
@@ -68,6 +71,7 @@ class Envelope:
         metrics: where requests are counted.
         threads: worker threads of the process.
         proxies: who may say how a request reached them.
+        again: finds the answer that the address of a GET was given before, where no header can change it.
         at_once: finds the answer to a GET where nothing has to be waited for, in less time than preparing to wait
             takes; None where ``app`` is to answer.
     """
@@ -80,9 +84,11 @@ class Envelope:
         metrics: Metrics,
         threads: int,
         proxies: Proxies,
+        again: Callable[[Scope], Ready | None] = lambda _: None,
         at_once: Callable[[Scope], Ready | None] = lambda _: None,
     ) -> None:
         self._app = app
+        self._again = again
         self._at_once = at_once
         self._settings = settings
         self._metrics = metrics
@@ -100,15 +106,14 @@ class Envelope:
             await self._app(exchange.inner, receive, exchange.send)
             return
         began = time.perf_counter()
+        if scope["method"] == "GET" and _is_plain(scope) and (ready := self._again(scope)) is not None:
+            await self._send(scope, ready, began, send)
+            return
         refusal = self._refusal(scope)
         if refusal is None and scope["method"] in {"GET", "HEAD"}:
             ready = self._at_once(self._proxies.seen_from_outside(scope))
             if ready is not None:
-                headers = [*ready.headers, *_ALWAYS]
-                self._metrics.answered(scope["method"], ready.route, ready.status, time.perf_counter() - began)
-                await send({"type": "http.response.start", "status": ready.status, "headers": headers})
-                body = b"" if scope["method"] == "HEAD" else ready.body
-                await send({"type": "http.response.body", "body": body})
+                await self._send(scope, ready, began, send)
                 return
         exchange = _Exchange(scope, send, self._metrics)
         exchange.begin(began)
@@ -125,6 +130,13 @@ class Envelope:
             self._running -= 1
             timer.cancel()
             await exchange.end()
+
+    async def _send(self, scope: Scope, ready: Ready, began: float, send: Send) -> None:
+        self._metrics.answered(scope["method"], ready.route, ready.status, time.perf_counter() - began)
+        headers = [*ready.headers, *_ALWAYS]
+        await send({"type": "http.response.start", "status": ready.status, "headers": headers})
+        body = b"" if scope["method"] == "HEAD" else ready.body
+        await send({"type": "http.response.body", "body": body})
 
     def _refusal(self, scope: Scope) -> Response | None:
         """The answer to a request that goes no further."""
@@ -230,6 +242,14 @@ class _Exchange:
         if not any(name == b"cache-control" for name, _ in headers):
             headers.append((b"cache-control", REVALIDATED.encode()))
         message["headers"] = headers
+
+
+def _is_plain(scope: Scope) -> bool:
+    """Whether no header changes what an address is answered."""
+    for name, _ in scope["headers"]:  # noqa: SIM110 - a generator takes as long as all the rest of an answer from memory
+        if name in _DECIDING:
+            return False
+    return True
 
 
 def _route_name(scope: Scope) -> str:

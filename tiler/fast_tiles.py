@@ -104,6 +104,21 @@ class Asked(NamedTuple):
     route: str
     """For the metrics."""
 
+    address: tuple[str, bytes] | None
+    """Path and query as they came; None where a proxy changed them."""
+
+
+class _Given(NamedTuple):
+    """What the answer to an address was."""
+
+    collection: str
+    version: str | None
+    """That was current; None: the address names its version, and its answer never changes."""
+
+    tag: str
+    headers: RawHeaders
+    route: str
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chosen:
@@ -155,6 +170,18 @@ class FastTiles(Shortcut[Asked]):
         self._painters: LoadingCache[tuple[object, ...], Painter] = LoadingCache(
             PAINTERS_BYTES, lambda painter: painter.bytes
         )
+        self._given: dict[tuple[str, bytes], _Given] = {}
+
+    def again(self, scope: Scope) -> Ready | None:
+        """What the address of a GET was answered before, if its version is still current and its tile in memory.
+
+        The request must not name what it holds, nor have come by a proxy that adds a prefix.
+        """
+        given = self._given.get((scope["path"], scope["query_string"]))
+        if given is None or (given.version is not None and self._catalogue.current(given.collection) != given.version):
+            return None
+        picture = self._tiles.use(given.tag)
+        return None if picture is None else Ready(200, given.headers, picture.body, given.route)
 
     @override
     def asked(self, scope: Scope) -> Asked | None:
@@ -178,7 +205,13 @@ class FastTiles(Shortcut[Asked]):
         if picture is None:
             picture = self._picture(asked, chosen, may_wait)
             self._tiles.put(tag, picture)
-        return Ready(200, [*picture.headers, *headers], picture.body, asked.route)
+        headers = [*picture.headers, *headers]
+        if asked.address is not None and not served.is_stale:
+            if len(self._given) >= ADDRESSES:
+                self._given.clear()
+            version = served.version if asked.version is None else None
+            self._given[asked.address] = _Given(asked.collection, version, tag, headers, asked.route)
+        return Ready(200, headers, picture.body, asked.route)
 
     def _served(self, asked: Asked, may_wait: bool) -> Served:  # noqa: FBT001
         if may_wait:
@@ -318,6 +351,7 @@ def asked_of(path: str, text: bytes, root: str) -> Asked | None:
         encoding=encoding or "png",
         path=path if version is None else path.replace(f"/instances/{version}", "", 1),
         route=(COLLECTION if version is None else INSTANCE) + route,
+        address=None if root else (path, text),
     )
 
 

@@ -7,6 +7,7 @@ import statistics
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -244,8 +245,11 @@ def again(bench: Bench) -> None:
         x, y = bench.tiles(floor, 4, 1)[0]
         requests = [get(keeping.tile(place, stack, 1, 4, x, y))]
         entry = Entry(peer=OURS, server=servers[OURS], requests=requests)
-        picture = asked(bench.client, entry, limit=1, keep=True).bodies[0].encode("latin-1")
+        with urllib.request.urlopen(f"http://127.0.0.1:{servers[OURS].address}{requests[0][1]}") as answer:
+            picture = answer.read()
+            headers = [(name.lower(), value) for name, value in answer.headers.items() if name.lower() != "date"]
         (folder / "tile.png").write_bytes(picture)
+        (folder / "tile.json").write_text(json.dumps(headers))
         with serving_floor(bench, folder) as memory:
             entries = [
                 entry,

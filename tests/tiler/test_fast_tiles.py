@@ -117,6 +117,9 @@ class Without:
     def __init__(self, app: ASGIApp, *_: object) -> None:
         self._app = app
 
+    def again(self, _: Scope) -> None:
+        """Nothing is kept."""
+
     def at_once(self, _: Scope) -> None:
         """Nothing is."""
 
@@ -261,6 +264,30 @@ def test_tags_and_304(both: Both, world: World) -> None:
     assert both.same(named).headers["etag"] == tag
     assert both.same(f"{FIRST}.png?rescale=390,410&datetime=2020-01").headers["etag"] == tag
     assert both.same(f"{FIRST}.png?rescale=390,411&datetime=2020-01").headers["etag"] != tag
+
+
+def test_the_same_address_again_is_neither_parsed_nor_chosen(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with TestClient(create_app(Settings(store=world.url), world.store), client=("127.0.0.1", 50000)) as client:
+        path = f"{FIRST}.png?datetime=2020-01"
+        first = client.get(path)
+        answers: list[bool] = []
+        inner = FastTiles.answer
+
+        def counted(self: FastTiles, *given: Any, **named: Any) -> Any:
+            answers.append(True)
+            return inner(self, *given, **named)
+
+        monkeypatch.setattr(FastTiles, "answer", counted)
+        again = client.get(path)
+        assert (again.content, again.headers, answers) == (first.content, first.headers, [])
+        # what a header changes is looked at
+        assert client.get(path, headers={"If-None-Match": first.headers["etag"]}).status_code == 304
+        assert client.get(path, headers={"X-Forwarded-Prefix": "/co2"}).headers["etag"] != first.headers["etag"]
+        assert client.head(path).content == b""
+        assert len(answers) == 3
+        # and what is not kept is made again
+        assert client.get(f"{path}&rescale=390,410").content != first.content
+        assert len(answers) > 3
 
 
 def test_head_and_proxies(both: Both) -> None:

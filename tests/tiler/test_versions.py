@@ -69,6 +69,21 @@ def test_each_answer_is_the_version_that_it_names(directory: Store, service: Ser
     assert value_of(one) == (0.0, first)
 
 
+def test_a_picture_kept_for_an_address_goes_with_its_version(directory: Store, service: Serve) -> None:
+    picture = f"{C}/tiles/WebMercatorQuad/1/0/0.png"
+    publish(directory, 1)
+    client = service(directory, pointer_seconds=0.2)
+    old = client.get(picture)
+    assert client.get(picture).content == old.content
+    new = publish(directory, 9)
+    deadline = time.monotonic() + 5
+    while (answer := client.get(picture)).headers["cenote-version"] != new:
+        assert (answer.content, answer.headers) == (old.content, old.headers), "wholly of one version"
+        assert time.monotonic() < deadline
+    assert answer.content != old.content
+    assert client.get(picture).content == answer.content
+
+
 def test_an_old_version_is_still_there(directory: Store, service: Serve) -> None:
     first = publish(directory, 1)
     second = publish(directory, 2)
