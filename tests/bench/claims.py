@@ -64,13 +64,20 @@ def _of_case(section: str, case: str, members: dict[str, Row], with_empty: str, 
         if int(re.findall(r"(\d+) months", case)[0]) >= LONG:
             yield from _series(members, ours.p50)
     elif section == "zonal" and ours is not None and ours.p50:
-        yield "means over a continent: seconds", ours.p50 / 1000, 0.35, False
+        yield "means over a continent, 36 months: seconds", ours.p50 / 1000, 0.35, False
     elif section == "batch" and "one POST" in members:
         one, apart = members["one POST"].p50, members["one by one (100 asked)"].p50
         if one and apart:
             clustered = "clusters" in case
             text = f"10 000 places in one POST, {'clustered' if clustered else 'spread'}: times faster than one by one"
             yield text, apart / one, 50 if clustered else 4, True
+        if "fetched" in members:
+            yield (
+                "10 000 places: bytes fetched more than once",
+                float(members["fetched"].facts["bytes_twice"]),
+                0,
+                False,
+            )
     elif section == "length":
         times = [row.p50 for row in members.values() if row.p50]
         if len(times) == 2:

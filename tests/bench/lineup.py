@@ -19,9 +19,6 @@ OURS = "cenote"
 DRAW_ANEW = {"CENOTE_TILE_CACHE_MB": "0"}
 """Encoded tiles are not kept: every answer is drawn."""
 
-UNLIMITED = DRAW_ANEW | {"CENOTE_MAX_CELLS": "1000000000", "CENOTE_REQUEST_SECONDS": "300"}
-"""For whole continents and 10 000 places: time is measured, not refused."""
-
 GDAL = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
@@ -99,10 +96,11 @@ class Ours(Peer):
         """Address of a place's series."""
         return f"/collections/{stack.id}/position?coords=POINT({longitude:.4f}%20{latitude:.4f})&f=CoverageJSON"
 
-    def mean(self, stack: Stack, polygon: list[tuple[float, float]]) -> str:
-        """Address of a polygon's series of means."""
+    def mean(self, stack: Stack, polygon: list[tuple[float, float]], months: int) -> str:
+        """Address of a polygon's series of means over the first months."""
         ring = ",".join(f"{longitude:g}%20{latitude:g}" for longitude, latitude in polygon)
-        return f"/collections/{stack.id}/area?coords=POLYGON(({ring}))&aggregate=mean&f=CoverageJSON"
+        span = f"{stack.periods[0]}/{stack.periods[months - 1]}"
+        return f"/collections/{stack.id}/area?coords=POLYGON(({ring}))&aggregate=mean&f=CoverageJSON&datetime={span}"
 
 
 class TitilerCore(Peer):

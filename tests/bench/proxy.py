@@ -1,15 +1,19 @@
 """A way to the object store as long as one wishes: counts requests, and holds each back for some milliseconds.
 
 It listens on loopback, prints its port, and answers each line on stdin with the number of requests so far; a line with
-a number also sets the delay in milliseconds.
+a number also sets the delay in milliseconds. ``ranges`` is answered with how many bytes were asked for by ranges since
+it was last said, and how many of them more than once.
 """
 
 import asyncio
+import re
 import sys
 import threading
 
 PORT_ARGUMENT = 1
 CHUNK = 1 << 18
+
+_RANGE = re.compile(rb"^GET (\S+) .*?\r\nrange: *bytes=(\d+)-(\d+)\r\n", re.IGNORECASE | re.DOTALL)
 
 
 class Proxy:
@@ -19,6 +23,19 @@ class Proxy:
         self.target = target
         self.delay = 0.0
         self.requests = 0
+        self.ranges: dict[bytes, list[tuple[int, int]]] = {}
+
+    def ranged(self) -> tuple[int, int]:
+        """Bytes that ranges asked for since this was last called, and how many of them more than once."""
+        asked = twice = 0
+        for ranges in self.ranges.values():
+            reached = 0
+            for first, last in sorted(ranges):
+                asked += last + 1 - first
+                twice += max(0, min(reached, last + 1) - first)
+                reached = max(reached, last + 1)
+        self.ranges = {}
+        return asked, twice
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One client's connection; each of its requests is a head without a body, since only reads come here."""
@@ -32,6 +49,8 @@ class Proxy:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 self.requests += 1
+                if match := _RANGE.search(head):
+                    self.ranges.setdefault(match[1], []).append((int(match[2]), int(match[3])))
                 if self.delay:
                     await asyncio.sleep(self.delay)
                 forth.write(head)
@@ -65,6 +84,9 @@ async def run(target: int) -> None:
 
     def listen() -> None:
         for line in sys.stdin:
+            if line.strip() == "ranges":
+                print(*proxy.ranged(), flush=True)  # noqa: T201
+                continue
             if line.strip():
                 proxy.delay = float(line) / 1000
             print(proxy.requests, flush=True)  # noqa: T201

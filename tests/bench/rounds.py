@@ -33,6 +33,8 @@ class Turns:
     clients: int = 1
     limit: int = 1_000_000
     """Most answers of a turn."""
+    is_fresh: bool = False
+    """Whether each turn goes on with requests that no turn had, ``limit`` of them."""
     deadline: float = float("inf")
     """Time of ``time.monotonic()`` after which one turn each is enough."""
 
@@ -101,7 +103,10 @@ def interleaved(client: Client, entries: Sequence[Entry], turns: Turns, *, secti
         turn = number % max(len(entries), 1)
         for entry in (*entries[turn:], *entries[:turn]):
             before = entry.server.cpu()
-            result = asked(client, entry, clients=turns.clients, seconds=turns.seconds, limit=turns.limit)
+            mine = entry
+            if turns.is_fresh:
+                mine = replace(entry, requests=entry.requests[number * turns.limit : (number + 1) * turns.limit])
+            result = asked(client, mine, clients=turns.clients, seconds=turns.seconds, limit=turns.limit)
             spent = entry.server.cpu() - before
             count = len(result.latencies)
             latencies[entry.peer] += result.latencies

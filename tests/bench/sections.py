@@ -19,7 +19,7 @@ import obstore
 from tests.bench.claims import BARE_GET
 from tests.bench.data import Data, bucket_of
 from tests.bench.floor import Floor
-from tests.bench.lineup import OURS, UNLIMITED, Ours, Peer, Place, TitilerCore, TitilerXarray
+from tests.bench.lineup import OURS, Ours, Peer, Place, TitilerCore, TitilerXarray
 from tests.bench.pictures import compare
 from tests.bench.rounds import Entry, Request, Row, Turns, asked, get, interleaved, timed, warm
 from tests.bench.servers import S3, Client, Failed, Proxy, Server, serving_asgi
@@ -50,6 +50,12 @@ AFRICA: list[tuple[float, float]] = [
     (-17, 15),
 ]
 """A continental polygon, longitude and latitude."""
+
+SERIES_AT_ONCE = 50
+"""Places of a turn."""
+
+ZONAL_MONTHS = 36
+"""Those that the peer's copy of the maps has."""
 
 NAMES = ("series", "cold", "again", "length", "zonal", "batch", "hot")
 
@@ -312,7 +318,7 @@ def cold(bench: Bench) -> None:
                 Entry(
                     peer=peer.name,
                     server=servers[peer.name],
-                    requests=[get(peer.tile(place, stack, stack.months - 1, 5, 16, 12))],
+                    requests=[get(peer.tile(place, stack, COLD_TILES, 5, 16, 12))],
                 )
                 for peer in peers
                 if peer.name in servers
@@ -328,7 +334,7 @@ def cold(bench: Bench) -> None:
                 for peer in [peer for peer in peers if peer.name in able]:
                     requests = [
                         get(peer.tile(place, stack, month, zoom, *chosen[month % len(chosen)]))
-                        for month in range(min(COLD_TILES, stack.months - 1))
+                        for month in range(COLD_TILES)
                     ]
                     entry = Entry(peer=peer.name, server=servers[peer.name], requests=requests)
                     bench.add([counted(bench, proxy, entry, f"{stack.id} z{zoom}")])
@@ -376,18 +382,19 @@ def series(bench: Bench) -> None:
                 bench.left_out(f"series {stack.id}")
                 continue
             case = f"{stack.id}, {stack.months} months"
-            where = places(stack, 200, stack.id)
+            # each is asked for once, so that each is read from the store
+            where = places(stack, SERIES_AT_ONCE * bench.rounds + 1, stack.id)
             entries = [
                 Entry(peer=peer.name, server=servers[peer.name], requests=_series_requests(peer, place, stack, where))
                 for peer in peers
                 if peer.name in servers and not isinstance(peer, TitilerCore)
             ]
-            entries.append(Entry(peer="empty answer", server=memory, requests=[get("/empty")]))
+            entries.append(Entry(peer="empty answer", server=memory, requests=[get("/empty")] * len(where)))
             entries = [entry for entry in entries if warm(bench.client, [replace_some(entry)], bench.notes)]
             rows = interleaved(
                 bench.client,
                 entries,
-                Turns(seconds=bench.seconds * 2, rounds=bench.rounds, limit=60),
+                Turns(seconds=60.0, rounds=bench.rounds, limit=SERIES_AT_ONCE, is_fresh=True),
                 section="series",
                 case=case,
             )
@@ -483,15 +490,15 @@ def _agree(
 
 
 def zonal(bench: Bench) -> None:
-    """Means over a continental polygon for all months, from the directory; the peer answers plain pixel means."""
+    """Means over a continental polygon, from the directory; the peer answers plain pixel means of the months it has."""
     stack = bench.stacks[0]
     place = Place(data=bench.data)
-    case = f"{stack.id}, Africa, {stack.months} months"
-    others = [peer for peer in bench.peers if isinstance(peer, TitilerXarray)]
-    peers = [Ours(bench.ours.version, UNLIMITED), *others]
+    months = min(ZONAL_MONTHS, stack.months)
+    case = f"{stack.id}, Africa, {months} months"
+    peers = [bench.ours, *(peer for peer in bench.peers if isinstance(peer, TitilerXarray))]
     with started(bench, peers, place) as servers:
         if OURS in servers:
-            entry = Entry(peer=OURS, server=servers[OURS], requests=[get(bench.ours.mean(stack, AFRICA))])
+            entry = Entry(peer=OURS, server=servers[OURS], requests=[get(bench.ours.mean(stack, AFRICA, months))])
             if warm(bench.client, [entry], bench.notes):
                 bench.add(
                     interleaved(
@@ -525,7 +532,6 @@ def zonal(bench: Bench) -> None:
 def batch(bench: Bench) -> None:
     """10 000 places in one POST, spread evenly and in clusters, against one by one; from MinIO if there is one."""
     stack = bench.stacks[0]
-    place = Place(data=bench.data, s3=bench.s3)
     dice = random.Random(SEED)  # noqa: S311  no secret
     centres = places(replace(stack, north=60, height=round(120 / stack.step)), 20, "clusters")
     spread = places(stack, 10_000, "spread")
@@ -534,37 +540,72 @@ def batch(bench: Bench) -> None:
         for longitude, latitude in centres
         for _ in range(500)
     ]
-    with started(bench, [Ours(bench.ours.version, UNLIMITED)], place) as servers:
-        if OURS not in servers:
-            return
+    with ExitStack() as held:
+        proxy = None if bench.s3 is None else held.enter_context(contextlib.closing(Proxy(bench.s3.port)))
+        through = None if bench.s3 is None or proxy is None else bench.s3.through(proxy.port)
+        counting, direct = Place(data=bench.data, s3=through), Place(data=bench.data, s3=bench.s3)
         for name, where in (("spread evenly", spread), ("20 clusters", clusters)):
             if bench.late:
                 bench.left_out(f"batch {name}")
                 continue
             case = f"{stack.id}, {len(where)} places {name}, {stack.months} months"
             body = json.dumps({"coords": [[round(longitude, 4), round(latitude, 4)] for longitude, latitude in where]})
-            one = [get(bench.ours.position(stack, *spot)) for spot in where[:: len(where) // 100]]
-            singles = Entry(peer=OURS, server=servers[OURS], requests=one)
-            request = ("POST", f"/collections/{stack.id}/points?f=JSON", body)
-            together = Entry(peer="one POST", server=servers[OURS], requests=[request])
+            together: list[Request] = [("POST", f"/collections/{stack.id}/points?f=JSON", body)]
+            singles = [get(bench.ours.position(stack, *spot)) for spot in where[:: len(where) // 100]]
             try:
-                alone = asked(bench.client, singles, limit=len(one))
-                (row,) = interleaved(
-                    bench.client, [together], Turns(seconds=1.0, rounds=2, limit=1), section="batch", case=case
-                )
+                _batch(bench, direct, case, together, singles, len(where))
+                if proxy is not None:
+                    _fetched(bench, counting, proxy, case, together, singles[:1])
             except Failed as reason:
                 bench.notes.append(str(reason))
-                continue
-            each = statistics.mean(alone.latencies)
-            apart = Row(
+
+
+def _batch(bench: Bench, place: Place, case: str, together: list[Request], singles: list[Request], count: int) -> None:
+    """The time of a batch, and of some of its places one by one, each with a server of its own."""
+    with started(bench, [bench.ours], place) as servers:
+        if OURS not in servers:
+            return
+        single = Entry(peer=OURS, server=servers[OURS], requests=singles)
+        # the version and its objects.json are not what is measured
+        asked(bench.client, replace(single, requests=singles[:1]), limit=1)
+        alone = asked(bench.client, single, limit=len(singles))
+    with started(bench, [bench.ours], place) as servers:
+        if OURS not in servers:
+            return
+        one = Entry(peer="one POST", server=servers[OURS], requests=together)
+        asked(bench.client, replace(one, requests=singles[:1]), limit=1)
+        turns = Turns(seconds=1.0, rounds=2, limit=1)
+        bench.add(interleaved(bench.client, [one], turns, section="batch", case=case))
+    each = statistics.mean(alone.latencies)
+    bench.add(
+        [
+            Row(
                 section="batch",
                 case=case,
                 peer="one by one (100 asked)",
-                p50=each * len(where),
-                answers=len(one),
+                p50=each * count,
+                answers=len(singles),
                 facts={"ms_each": round(each, 3)},
             )
-            bench.add([row, apart])
+        ]
+    )
+
+
+def _fetched(
+    bench: Bench, place: Place, proxy: Proxy, case: str, together: list[Request], first: list[Request]
+) -> None:
+    """What a batch asks the store for, by a server that has read nothing else."""
+    with started(bench, [bench.ours], place) as servers:
+        if OURS not in servers:
+            return
+        entry = Entry(peer="fetched", server=servers[OURS], requests=together)
+        asked(bench.client, replace(entry, requests=first), limit=1)
+        proxy.ranges()
+        before = proxy.requests
+        asked(bench.client, entry, limit=1)
+        count, twice = proxy.ranges()
+        facts = {"gets": proxy.requests - before, "mib": round(count / 2**20, 1), "bytes_twice": twice}
+        bench.add([Row(section="batch", case=case, peer="fetched", answers=1, facts=facts)])
 
 
 def run(bench: Bench, wanted: Sequence[str] = NAMES) -> None:

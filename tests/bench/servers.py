@@ -309,6 +309,11 @@ class Proxy(Helper):
         """Requests so far."""
         return int(self.say(""))
 
+    def ranges(self) -> tuple[int, int]:
+        """Bytes asked for by ranges since this was last asked, and how many of them more than once."""
+        asked, twice = self.say("ranges").split()
+        return int(asked), int(twice)
+
     def hold(self, milliseconds: float) -> None:
         """Hold each request back from now on."""
         self.say(f"{milliseconds}")
