@@ -41,6 +41,7 @@ def assumed() -> list[str]:
         f"wait ms is told, not measured: CPU, {WAIT_MS:g} ms for each object in turn, {BYTES_PER_MS / 1e3:g} MB/s",
         f"ranges of an object at most {near} KiB apart are one GET that fetches what lies between, too, as in obstore",
         "bytes of full products are told from a part, by valid cells; the land mask has steps of a quarter of a degree",
+        "level 0 twice: all lies in one map chunk, where tiles of the whole product touch 1.1..1.3 at these zooms",
     ]
     if not has_pcodec():
         notes.append("pcodec: left out, it is not installed (tests/bench/README.md)")

@@ -19,7 +19,7 @@ from tests.bench.stacks import MISSING, Stack
 from tiler.gather import Separable
 from tiler.palette import Painter, palette
 
-MAP_CELLS = 2_000_000
+MAP_CELLS = 4_000_000
 """Cells of map chunks that codecs are tried on, about."""
 
 SERIES_CELLS = 24 * 900
