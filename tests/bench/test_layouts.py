@@ -10,7 +10,7 @@ import pytest
 from services.core.grid import Grid
 from tests.bench import stacks
 from tests.bench.layouts import material, tables
-from tests.bench.layouts.coding import TODAY, codecs, coded
+from tests.bench.layouts.coding import TODAY, aligned_codecs, codecs, coded
 from tests.bench.layouts.cuts import Asked, Levels, coarsest, costs, counts, put, sample, shard_shape, together
 from tests.bench.layouts.material import FILL
 from tests.bench.stacks import MISSING
@@ -118,7 +118,7 @@ def test_every_codec_gives_back_what_it_was_given(dtype: str) -> None:
     packed = material.month(stacks.TINY)[:64, :64].copy()
     packed[:5, :7] = MISSING
     block = packed if dtype == "int16" else material.unrounded(packed, stacks.TINY)
-    found = coded([block], codecs(), repeats=1)
+    found = coded([block, block[:25, :25].copy()], [*codecs(), *aligned_codecs()], repeats=1)
     assert TODAY in found
     assert all(0 < one.stored < 1.5 * one.raw for one in found.values())
 

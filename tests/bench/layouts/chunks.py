@@ -92,14 +92,18 @@ def _map_pieces(values: NDArray[Any], width: int) -> list[NDArray[Any]]:
 
 
 def alignment() -> list[Table]:
-    """Bits are shuffled in groups of eight values: what if rows or planes are no multiple of eight?"""
+    """Bits are shuffled in groups of eight values: what if a chunk, or its last block, is no multiple of eight?"""
     maps = {stack.variable: material.month(stack) for stack in (stacks.XCO2, material.GWSA_BLOCK)}
     cases = [("xco2 map", maps["xco2"], (width, width)) for width in (448, 450, 512)]
     cases += [("gwsa map", maps["gwsa"], (width, width)) for width in (672, 675)]
     cases += [
-        (f"{stack.variable} series", material.cube(stack, months), (width, width))
+        (f"{stack.variable} series{kind}", values, (width, width))
         for stack, months, _ in SERIES
-        for width in (24, 25, 27, 30, 32)
+        for kind, values in (
+            ("", material.cube(stack, months)),
+            (" with noise", material.rough(material.cube(stack, months))),
+        )
+        for width in (25, 27, 30, 32)
     ]
     folder = material.real_folder()
     if folder is not None:
@@ -108,19 +112,20 @@ def alignment() -> list[Table]:
         cases += [(f"real {name.partition(',')[0]}", values, size) for name, values, sizes in real for size in sizes]
     rows: list[tuple[Cell, ...]] = []
     for name, values, size in cases:
-        most = max(4, MAP_CELLS // (values[..., 0, 0].size * size[0] * size[1]))
+        depth = values[..., 0, 0].size
+        most = max(4, MAP_CELLS // (2 * depth * size[0] * size[1]))
         found = coded(material.pieces(values, size, most), aligned_codecs())
         shares = [one.share for one in found.values()]
         times = [one.decode_ms for one in found.values()]
         speeds = [one.write_speed for one in found.values()]
-        rows.append((name, f"{size[0]} x {size[1]}", size[0] * size[1] % 8, *shares, *times, *speeds))
-    shorter = ("b5", "b5 128K", "b3", "s5", "s3")
+        rows.append((name, f"{depth} x {size[0]} x {size[1]}", depth * size[0] * size[1] % 8, *shares, *times, *speeds))
+    shorter = ("b5", "b5 fitted", "b3", "s5", "s3")
     return [
         Table(
             id="alignment",
             title="blosc zstd: b bitshuffle, s shuffle, level; stored share, decode ms of 262 144 values, write MB/s",
             columns=(
-                *("data", "chunk", "cells of a plane mod 8"),
+                *("data", "chunk", "values mod 8"),
                 *(f"{what} {name}" for what in ("share", "ms", "MB/s") for name in shorter),
             ),
             rows=tuple(rows),

@@ -13,7 +13,7 @@ from services.core.grid import Grid
 from tests.bench import stacks
 from tests.bench.floor import pixel_degrees
 from tests.bench.layouts import material
-from tests.bench.layouts.coding import blosc
+from tests.bench.layouts.coding import Fitted, blosc
 from tests.bench.layouts.cuts import Cost, Levels, Tile, coarsest, costs, counts, sample, shard_shape
 from tests.bench.layouts.material import FILL, Full
 from tests.bench.layouts.tables import Cell, Table
@@ -31,9 +31,9 @@ TILES = 12
 REPEATS = 3
 FACTORS = (2, 3, 4)
 
-BLOSCS = {
+BLOSCS: dict[str, Any] = {
     f"blosc zstd {level} {shuffle}": blosc(level, shuffle) for level in (5, 3) for shuffle in ("bitshuffle", "shuffle")
-}
+} | {"blosc zstd 5 bitshuffle, fitted": Fitted()}
 
 COSTS = ("k cells", "objects", "GETs", "kB needed", "kB fetched", "cold ms", "warm ms", "wait ms")
 
