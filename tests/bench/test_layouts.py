@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numcodecs import Blosc
 
 from services.core.grid import Grid
 from tests.bench import stacks
 from tests.bench.layouts import material, tables
-from tests.bench.layouts.coding import TODAY, aligned_codecs, codecs, coded
+from tests.bench.layouts.coding import TODAY, Fitted, aligned_codecs, codecs, coded
 from tests.bench.layouts.cuts import Asked, Levels, coarsest, costs, counts, put, sample, shard_shape, together
 from tests.bench.layouts.material import FILL
 from tests.bench.stacks import MISSING
@@ -121,6 +122,15 @@ def test_every_codec_gives_back_what_it_was_given(dtype: str) -> None:
     found = coded([block, block[:25, :25].copy()], [*codecs(), *aligned_codecs()], repeats=1)
     assert TODAY in found
     assert all(0 < one.stored < 1.5 * one.raw for one in found.values())
+
+
+def test_blosc_shuffles_bits_of_multiples_of_eight_only() -> None:
+    random = np.random.default_rng(1)
+    for count, is_shuffled in ((8000, True), (8004, False), (8001, False)):
+        values = random.integers(0, 16, count).astype(np.int16)
+        plain, bits = (len(Blosc("zstd", 5, shuffle).encode(values)) for shuffle in (Blosc.NOSHUFFLE, Blosc.BITSHUFFLE))
+        assert (bits < 0.8 * plain) == is_shuffled
+        assert len(Fitted().encode(values)) < 0.8 * plain
 
 
 def test_rounded_floats_keep_their_bits_and_miss_little() -> None:

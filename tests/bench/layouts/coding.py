@@ -109,8 +109,8 @@ def blosc(level: int, shuffle: str, block: int = 0) -> Blosc:
 class Fitted:
     """Blosc zstd 5 bitshuffle with blocks that are cut to the chunk.
 
-    Blosc seems to shuffle the bits of a block only if its values are a multiple of eight: chunks of 84 x 25 x 25 come
-    out as large as unshuffled ones. With blocks of its own choice, 256 KiB, the last block is left as it is, often a
+    Blosc shuffles the bits of a block only if its values are a multiple of eight, and copies it else (test_layouts.py).
+    With blocks of its own choice, 256 KiB, the last block is left as it is if the chunk is no such multiple, often a
     third of the chunk or all of it; here a few values are.
     """
 
