@@ -20,7 +20,7 @@ SETUP := pyproject.toml constraints.txt infra/setup/venv
 .PHONY: help
 help: ## this list
 	@echo "cenote: make TARGET"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: .venv/.run ## .venv/ with what renders and serves (no torch), from pyproject.toml and constraints.txt
@@ -47,6 +47,10 @@ bench: .venv/.dev ## ours against real peers on the same files, under 10 minutes
 .PHONY: bench-full
 bench-full: .venv/.dev ## the same with longer rounds and more of them, under 45 minutes
 	@$(MAKE) bench ARGS='--full --minutes 40 $(ARGS)'
+
+.PHONY: bench-layouts
+bench-layouts: .venv/.dev ## chunks, shards, codecs, packing, levels, blocks against others, in memory, under 10 minutes  [ARGS=]
+	$(BIN)/python -m tests.bench.layouts $(ARGS)
 
 .PHONY: check
 check: .venv/.dev ## ruff, format, mypy --strict, import-linter, constraints; changes nothing, says all before it fails
