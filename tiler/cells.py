@@ -176,10 +176,7 @@ def read_window(dataset: Dataset, quantity: Quantity, positions: Sequence[int] |
     """Stored values ``(time, y, x)`` of a window, from whichever layout has to decode less."""
     if not reads_maps(dataset, len(positions), window):
         return dataset.read_series(quantity, positions, window)
-    out = np.empty((len(positions), *window.shape), dtype=np.dtype(quantity.dtype))
-    for place, position in enumerate(positions):
-        out[place] = dataset.read_map(quantity, position, 0, window)
-    return out
+    return dataset.read_maps(quantity, positions, window)
 
 
 def reads_maps(dataset: Dataset, periods: int, window: Window) -> bool:

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Scope
 from services.core import layout
 from services.core.dataset import Run
 from services.core.quantity import Quantity
-from services.core.segment import StoredArray
+from services.core.segment import StoredArray, side_by_side
 from tiler.answer import IMMUTABLE, REVALIDATED, STALE, content_of, is_held, query_key, said_of, tag_of
 from tiler.catalogue import Served
 from tiler.cells import source_of
@@ -194,13 +194,16 @@ class FastSeries(Shortcut[Asked]):
     ) -> NDArray[Any]:
         """Stored values ``(1, time)`` of a cell."""
         out = np.empty((1, periods), dtype=np.dtype(quantity.dtype))
-        for run in runs:
-            _, height, width = run.array.layout.chunk
-            chunk = self._chunk(run.array, (run.block, row // height, column // width), may_wait=may_wait)
+        _, height, width = runs[0].array.layout.chunk
+        wanted = [(run.array, (run.block, row // height, column // width), may_wait) for run in runs]
+        chunks = (
+            side_by_side(self._chunk, wanted) if may_wait and len(runs) > 1 else [self._chunk(*one) for one in wanted]
+        )
+        for run, chunk in zip(runs, chunks, strict=True):
             out[0, run.asked] = run.of(chunk)[:, row % height, column % width]
         return out
 
-    def _chunk(self, array: StoredArray, at: tuple[int, int, int], *, may_wait: bool) -> NDArray[Any]:
+    def _chunk(self, array: StoredArray, at: tuple[int, int, int], may_wait: bool) -> NDArray[Any]:  # noqa: FBT001
         if may_wait:
             return array.chunks([at])[0]
         present = self._chunks.present([(array.prefix, *at)])

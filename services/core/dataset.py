@@ -14,7 +14,6 @@ from services.core.quantity import Quantity
 from services.core.segment import ChunkCache, Layout, Segment, SegmentCache, SegmentKey, StoredArray
 from services.core.store import Store
 
-
 REMEMBERED = 16
 """Spans of periods that a dataset remembers the place of."""
 
@@ -125,19 +124,33 @@ class Dataset:
 
     def read_series(self, quantity: Quantity, positions: Sequence[int] | range, window: Window) -> NDArray[Any]:
         """Stored level-0 values ``(len(positions), y, x)`` from the layout that is contiguous in time."""
+        return self._read(quantity, positions, window, "series")
+
+    def read_maps(self, quantity: Quantity, positions: Sequence[int] | range, window: Window) -> NDArray[Any]:
+        """Stored level-0 values ``(len(positions), y, x)`` of a window of some periods' maps."""
+        return self._read(quantity, positions, window, "maps")
+
+    def _read(
+        self, quantity: Quantity, positions: Sequence[int] | range, window: Window, source: Layout
+    ) -> NDArray[Any]:
         out = np.empty((len(positions), window.height, window.width), dtype=np.dtype(quantity.dtype))
-        in_maps = self.product.series_block is None
-        path = layout.maps_path(0, quantity.name) if in_maps else layout.series_path(quantity.name)
+        path, lying, source = self._lying(quantity, source)
         groups: dict[str, list[tuple[int, int]]] = {}
         for order, position in enumerate(positions):
             start = self.time.starts[position]
-            groups.setdefault(self._series[start], []).append((order, start))
+            groups.setdefault(lying[start], []).append((order, start))
         for name, members in groups.items():
             segment = self.segment(name)
-            places = segment.places("maps" if in_maps else "series")
+            places = segment.places(source)
             values = segment.array(path).read([places[start] for _, start in members], window)
             out[[order for order, _ in members]] = values
         return out
+
+    def _lying(self, quantity: Quantity, source: Layout) -> tuple[str, dict[int, str], Layout]:
+        """Path of the level-0 array of a layout, the segment of each period, and which layout that is."""
+        if source == "series" and self.product.series_block is not None:
+            return layout.series_path(quantity.name), self._series, "series"
+        return layout.maps_path(0, quantity.name), self._maps, "maps"
 
     def runs(self, quantity: Quantity, positions: Sequence[int] | range, source: Layout) -> Iterator[Run]:
         """Where the level-0 values of some periods lie, for who reads chunks of his own choice.
@@ -147,10 +160,7 @@ class Dataset:
             positions: places of the periods in ``time``.
             source: maps or series; a product of one layout has its maps only.
         """
-        if source == "series" and self.product.series_block is not None:
-            path, lying = layout.series_path(quantity.name), self._series
-        else:
-            path, lying, source = layout.maps_path(0, quantity.name), self._maps, "maps"
+        path, lying, source = self._lying(quantity, source)
         for stretch in self._stretches(positions, source, lying, path):
             yield Run(
                 array=self.segment(stretch.segment).array(path),

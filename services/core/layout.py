@@ -5,9 +5,12 @@ import json
 import re
 from typing import Any
 
+import numpy as np
+
 from services.core.grid import Grid, inner_chunk
 from services.core.product import Product
 from services.core.quantity import Quantity
+from services.core.shards import COMPRESSION_LEVEL, COMPRESSOR, block_bytes, shuffle_of
 
 CATALOG_KEY = "catalog.json"
 MODELS_PREFIX = "models"
@@ -130,21 +133,19 @@ def series_chunks(product: Product) -> tuple[tuple[int, int, int], tuple[int, in
 
 
 def codecs(dtype: str, chunk: tuple[int, int, int]) -> list[dict[str, Any]]:
-    """Zarr v3 metadata of the sharding codec: blosc(zstd 5, bitshuffle) and crc32c on every chunk, crc32c on the index.
-
-    Codec and level: decision 0003.
-    """
-    itemsize = int(dtype[-2:]) // 8 if dtype[-2:].isdigit() else 1
+    """Zarr v3 metadata of the sharding codec: blosc and crc32c on every chunk, crc32c on the index (0003, 0010)."""
+    stored = np.dtype(dtype)
+    itemsize = stored.itemsize
     inner = [
         {"name": "bytes"} if itemsize == 1 else {"name": "bytes", "configuration": {"endian": "little"}},
         {
             "name": "blosc",
             "configuration": {
                 "typesize": itemsize,
-                "cname": "zstd",
-                "clevel": 5,
-                "shuffle": "bitshuffle",
-                "blocksize": 0,
+                "cname": COMPRESSOR,
+                "clevel": COMPRESSION_LEVEL,
+                "shuffle": shuffle_of(stored),
+                "blocksize": block_bytes(stored, chunk),
             },
         },
         {"name": "crc32c"},

@@ -29,6 +29,9 @@ type SegmentKey = tuple[str, str, str]
 """Collection id, segment id and the sha256 of its objects.json."""
 
 
+READ_BYTES = 16 * 2**20
+"""Decoded bytes of several blocks of periods that are read side by side; a single block may be larger."""
+
 READERS = 8
 """Shards that a process reads at the same time for those who need many."""
 
@@ -129,9 +132,12 @@ class StoredArray:
             by_block.setdefault(time // chunk[0], []).append((position, time % chunk[0]))
         rows = range(window.row // chunk[1], (window.row + window.height - 1) // chunk[1] + 1)
         columns = range(window.column // chunk[2], (window.column + window.width - 1) // chunk[2] + 1)
-        for block, members in by_block.items():
-            wanted = [(block, y, x) for y in rows for x in columns]
-            for (_, y, x), values in zip(wanted, self.chunks(wanted), strict=True):
+        places = [(y, x) for y in rows for x in columns]
+        blocks = list(by_block)
+        at_once = max(1, READ_BYTES // (len(places) * int(np.prod(chunk)) * self.dtype.itemsize))
+        for number in range(0, len(blocks), at_once):
+            wanted = [(block, y, x) for block in blocks[number : number + at_once] for y, x in places]
+            for (block, y, x), values in zip(wanted, self.chunks(wanted), strict=True):
                 top, left = max(y * chunk[1], window.row), max(x * chunk[2], window.column)
                 bottom = min((y + 1) * chunk[1], window.row + window.height)
                 right = min((x + 1) * chunk[2], window.column + window.width)
@@ -143,7 +149,7 @@ class StoredArray:
                     slice(top - y * chunk[1], bottom - y * chunk[1]),
                     slice(left - x * chunk[2], right - x * chunk[2]),
                 )
-                for position, inside in members:
+                for position, inside in by_block[block]:
                     out[position][target] = values[inside][source]
         return out
 

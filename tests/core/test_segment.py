@@ -162,8 +162,8 @@ def test_a_cache_is_asked_by_array_and_chunk_and_gives_the_same_values() -> None
     for _ in range(2):
         np.testing.assert_array_equal(cached.read(range(4), window), VALUES[:, window.rows, window.columns])
     assert cache.held.keys() == {("a/b", time, y, x) for time in range(4) for y in (0, 1, 2) for x in (0, 1, 2)}
-    # a request for each shard in each block of periods (chunks are one period deep), not one for each chunk
-    assert [one.name for one in counting.operations] == ["get_ranges"] * (4 * 2 * 2)
+    # a request for each shard, whatever the blocks of periods, not one for each chunk
+    assert [one.name for one in counting.operations] == ["get_ranges"] * (2 * 2 * 2)
     # what a reader gets is its own: the cached chunk stays as it was
     mine = cached.read([0], Window(row=0, column=0, height=4, width=5))
     mine[:] = -1
@@ -177,7 +177,8 @@ def test_a_cache_that_holds_some_chunks_is_filled_by_one_request_for_each_shard(
     counting.operations.clear()
     window = Window(row=0, column=0, height=12, width=10)
     np.testing.assert_array_equal(cached.read([1], window)[0], VALUES[1, window.rows, window.columns])
-    assert [(one.name, *one.keys) for one in counting.operations] == [
+    # side by side, in any order
+    assert sorted((one.name, *one.keys) for one in counting.operations) == [
         ("get_ranges", "a/b/c/0/0/0"),
         ("get_ranges", "a/b/c/0/1/0"),
     ]

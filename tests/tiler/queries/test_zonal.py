@@ -106,6 +106,8 @@ AREAS: dict[str, list[tuple[float, float]]] = {
     "antimeridian": [(150, -20), (210, -25), (200, 30), (160, 25), (150, -20)],
     "pole": [(-180, 60), (180, 60), (180, 90), (-180, 90), (-180, 60)],
     "one cell": [(10.3, 10.3), (10.4, 10.3), (10.4, 10.4), (10.3, 10.4), (10.3, 10.3)],
+    # as a whole over the southern end of each grid, where rows of a level reach beyond it
+    "south": [(-170, -89), (170, -89), (170, 20), (-170, 20), (-170, -89)],
     "thin": [(-15, -30), (50, 36), (50, 36.05), (-15, -30)],
 }
 
@@ -188,6 +190,11 @@ def test_what_a_coarse_level_cannot_tell_is_read_in_full(case: Case) -> None:
     found = means_over(case.dataset, QUANTITIES[2:], range(PERIODS), area, MANY)["plain"]
     wanted, _ = case.exact(QUANTITIES[2], area)
     assert found.value == pytest.approx(wanted, rel=1e-6, nan_ok=True)
+
+
+def test_a_mean_beside_the_missing_value_may_be_a_step_off_more() -> None:
+    near = zonal._lost_steps(QUANTITIES[1], np.array([2, 3, 4, 9], dtype=np.uint8))
+    assert near.tolist() == [1.5, 1.5, 1.5, 0.5]
 
 
 def test_more_than_may_be_read_is_refused(case: Case) -> None:
