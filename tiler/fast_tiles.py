@@ -23,7 +23,7 @@ from tiler.loading import LoadingCache
 from tiler.matrices import matrix_set, zoom_of
 from tiler.options import number_range
 from tiler.palette import Painted, Painter, Palette, palette
-from tiler.planes import Plane, Planes, TilePlace
+from tiler.planes import Method, Plane, Planes, TilePlace
 from tiler.request import COLLECTION, INSTANCE, Requested, parts_of, pick_map
 from tiler.shortcut import Shortcut, WouldWait
 from tiler.state import State
@@ -63,7 +63,7 @@ _PATH = re.compile(
 )
 
 _SIZES = {"256": 256, "512": 512}
-_RESAMPLINGS = {"nearest": False, "bilinear": True}
+_METHODS: dict[str, Method] = {"nearest": "nearest", "bilinear": "bilinear", "average": "average"}
 _SWITCHES = {"true": True, "1": True, "false": False, "0": False}
 _ENCODINGS: dict[str, Encoding] = {"png": "png", "webp": "webp"}
 
@@ -80,7 +80,7 @@ class Query:
     minus: str | None = None
     ranged: tuple[float, float] | None = None
     colormap_name: str | None = None
-    is_bilinear: bool = False
+    method: Method = "nearest"
     size: int | None = None
     is_masked: bool = True
     encoding: Encoding | None = None
@@ -242,19 +242,17 @@ class FastTiles(Shortcut[Asked]):
 
     def _picture(self, asked: Asked, chosen: Chosen, may_wait: bool) -> Picture:  # noqa: FBT001
         query, place, plane = asked.query, asked.place, chosen.plane
-        if not may_wait and (query.is_bilinear or asked.encoding != "png"):
+        if not may_wait and (query.method != "nearest" or asked.encoding != "png"):
             raise WouldWait
         located = self._planes.nearest(plane, place, may_wait=may_wait)
         target = located.target
         if not may_wait and target.width * target.height > MOST_AT_ONCE:
             raise WouldWait
         painter = self._painter(query, chosen)
-        if query.is_bilinear or chosen.minus is not None:
-            values = self._planes.values(plane, place, is_bilinear=query.is_bilinear, may_wait=may_wait)
+        if query.method != "nearest" or chosen.minus is not None:
+            values = self._planes.values(plane, place, query.method, may_wait=may_wait)
             if chosen.minus is not None:
-                values = values - self._planes.values(
-                    chosen.minus, place, is_bilinear=query.is_bilinear, may_wait=may_wait
-                )
+                values = values - self._planes.values(chosen.minus, place, query.method, may_wait=may_wait)
             painted = painter.decoded(values)
         else:
             taken = self._planes.taken(plane, located, may_wait=may_wait)
@@ -370,7 +368,7 @@ def query_of(text: bytes) -> Query | None:
             minus=given.pop("minus", None),
             ranged=number_range("rescale", given.pop("rescale")) if "rescale" in given else None,
             colormap_name=given.pop("colormap_name", None),
-            is_bilinear=_RESAMPLINGS[given.pop("resampling", "nearest")],
+            method=_METHODS[given.pop("resampling", "nearest")],
             size=_SIZES[given.pop("tilesize")] if "tilesize" in given else None,
             is_masked=_SWITCHES[given.pop("return_mask", "true")],
             encoding=_ENCODINGS[given.pop("format")] if "format" in given else None,

@@ -221,7 +221,7 @@ class Corners:
         self._own = [cells.chunks.index(place) for place in centre.chunks]
         self.bytes = centre.bytes + cells.bytes + below.nbytes + right.nbytes
 
-    def between(self, chunks: Sequence[NDArray[Any]], quantity: Quantity) -> NDArray[np.floating[Any]]:
+    def values(self, chunks: Sequence[NDArray[Any]], quantity: Quantity) -> NDArray[np.floating[Any]]:
         """Decoded values ``(y, x)`` weighted between the four cells; NaN is missing.
 
         As ``tiler.warp.Gather.bilinear``, and in its order of adding, so that not a bit differs.

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from numpy.typing import NDArray
 from rio_tiler.utils import CRS_to_uri
 
 from services.core.segment import StoredArray
 from services.core.settings import Settings
+from tiler.averages import Averages, averages_of
 from tiler.chunks import ChunkCache
 from tiler.gather import Axis, Corners, Places, Separable, columns_of, corners_of, rows_of, scattered_of
 from tiler.loading import LoadingCache
@@ -18,6 +19,9 @@ from tiler.reader import draw_values, tile_target
 from tiler.request import Requested
 from tiler.shortcut import NotMine, WouldWait
 from tiler.warp import Level, Target, check_cells
+
+type Method = Literal["nearest", "bilinear", "average"]
+"""How values come from cells to pixels."""
 
 PLACES_BYTES = 32 * 2**20
 """Memory for the cells under tiles: thousands of separable tiles, or 60 of another projection."""
@@ -118,7 +122,7 @@ class Planes:
         self._settings = settings
         self._chunks = chunks
         self._axes: LoadingCache[tuple[object, ...], Axis] = LoadingCache(AXES_BYTES, lambda axis: axis.bytes)
-        self._places: LoadingCache[tuple[str, TilePlace, bool], Located[Any]] = LoadingCache(
+        self._places: LoadingCache[tuple[str, TilePlace, Method], Located[Any]] = LoadingCache(
             PLACES_BYTES, lambda located: int(located.cells.bytes) + 600
         )
 
@@ -129,24 +133,24 @@ class Planes:
             WouldWait: if that is to be worked out and takes long.
             TileOutsideBounds: if there is no such tile.
         """
-        return self._located(plane, place, may_wait=may_wait)
+        return self._located(plane, place, "nearest", may_wait=may_wait)
 
-    def values(self, plane: Plane, place: TilePlace, *, is_bilinear: bool, may_wait: bool) -> NDArray[Any]:
+    def values(self, plane: Plane, place: TilePlace, method: Method, *, may_wait: bool) -> NDArray[Any]:
         """Decoded values ``(y, x)`` of a tile's pixels; NaN is missing.
 
         Raises:
             WouldWait: if not all of it is in memory and it must be.
         """
-        if not is_bilinear:
+        if method == "nearest":
             located = self.nearest(plane, place, may_wait=may_wait)
             return plane.quantity.decode(located.cells.spread(self.taken(plane, located, may_wait=may_wait)))
-        corners = self._located(plane, place, may_wait=may_wait, is_bilinear=True)
-        if not isinstance(corners.cells, Corners):
+        blended = self._located(plane, place, method, may_wait=may_wait)
+        if not isinstance(blended.cells, Corners | Averages):
             if not may_wait:
                 raise WouldWait
-            return draw_values(plane.requested, corners.target, "bilinear", self._settings)
-        chunks = self._read(plane, corners.level, corners.cells.chunks, may_wait=may_wait)
-        return corners.cells.between(chunks, plane.quantity)
+            return draw_values(plane.requested, blended.target, method, self._settings)
+        chunks = self._read(plane, blended.level, blended.cells.chunks, may_wait=may_wait)
+        return blended.cells.values(chunks, plane.quantity)
 
     def taken(self, plane: Plane, located: Located[Places], *, may_wait: bool) -> NDArray[Any]:
         """The stored values that ``located.cells.spread`` makes a tile of.
@@ -175,8 +179,8 @@ class Planes:
             found = present
         return [values[within] for values in found]
 
-    def _located(self, plane: Plane, place: TilePlace, *, may_wait: bool, is_bilinear: bool = False) -> Located[Any]:
-        key = (plane.key, place, is_bilinear)
+    def _located(self, plane: Plane, place: TilePlace, method: Method, *, may_wait: bool) -> Located[Any]:
+        key = (plane.key, place, method)
         known = self._places.use(key)
         if known is not None:
             return known
@@ -186,11 +190,13 @@ class Planes:
             raise WouldWait
         level = plane.grid.coarsest(target.pixel_degrees)
         grid = plane.grid.level(level)
-        cells: Places | Corners
+        cells: Places | Corners | Averages
         if not target.is_separable:
             cells = scattered_of(grid, target)
-        elif is_bilinear:
+        elif method == "bilinear":
             cells = corners_of(grid, target, is_global=plane.grid.is_global)
+        elif method == "average":
+            cells = averages_of(grid, target, is_global=plane.grid.is_global)
         else:
             left, bottom, right, top = target.bounds
             rows, columns = (plane.key, level, place.tms, top, bottom), (plane.key, level, place.tms, left, right)

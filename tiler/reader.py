@@ -21,6 +21,7 @@ from rio_tiler.models import BandStatistics, ImageData, Info, PointData
 from services.core.errors import QueryError, RequestTooLarge
 from services.core.grid import Window
 from services.core.settings import Settings
+from tiler.averages import averaged
 from tiler.drawing import Drawn, drawn_by_default
 from tiler.options import OVERVIEW_SIZE
 from tiler.request import Requested
@@ -28,6 +29,7 @@ from tiler.warp import METRES_PER_DEGREE, TURN, Bounds, Gather, Level, Target, w
 
 NEAREST = "nearest"
 BILINEAR = "bilinear"
+AVERAGE = "average"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,6 +283,8 @@ def draw_values(chosen: Requested, target: Target, method: str, settings: Settin
         return chosen.quantity.decode(Gather(level, target, settings.max_cells).nearest())
     if method == BILINEAR:
         return Gather(level, target, settings.max_cells, neighbours=True).bilinear()
+    if method == AVERAGE and target.is_separable:
+        return averaged(level, target, settings.max_cells)
     return warped(level, target, Resampling[method], settings.max_cells)
 
 

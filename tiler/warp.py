@@ -93,6 +93,14 @@ class Target:
         return _projected_centres(self.crs.to_wkt(), self.bounds, self.width, self.height)
 
     @cached_property
+    def row_edges(self) -> Float:
+        """Latitudes of the edges between rows of a separable target ``(y + 1,)``, north to south."""
+        left, bottom, right, top = self.bounds
+        half = self.pixel_height / 2
+        bounds = (left, bottom - half, right, top + half)
+        return Target(crs=self.crs, bounds=bounds, width=self.width, height=self.height + 1).centres[1]
+
+    @cached_property
     def pixel_degrees(self) -> float:
         """Width of a pixel in degrees of longitude, at the image's centre where it varies."""
         if self._name in _LONGLAT:

@@ -190,6 +190,7 @@ def test_every_matrix_set_over_every_grid(both: Both, collection: str, matrix_se
         both.same(path, is_fast=exists)
         if z in {1, 5}:
             both.same(f"{path}.png?resampling=bilinear", is_fast=exists)
+            both.same(f"{path}.png?resampling=average", is_fast=exists)
 
 
 @pytest.mark.parametrize("collection", ["xco2", "place_nodes", "place_seam"])
@@ -199,6 +200,7 @@ def test_both_sides_of_the_antimeridian_at_every_zoom(both: Both, collection: st
         for x, y in ((0, last // 2), (last, last // 2), (last // 2, 0), (last, last)):
             both.same(f"/collections/{collection}/tiles/WebMercatorQuad/{z}/{x}/{y}.png")
             both.same(f"/collections/{collection}/tiles/WebMercatorQuad/{z}/{x}/{y}.png?resampling=bilinear")
+            both.same(f"/collections/{collection}/tiles/WebMercatorQuad/{z}/{x}/{y}.png?resampling=average")
 
 
 @pytest.mark.parametrize("quantity", [quantity.name for quantity in KINDS])
@@ -210,6 +212,7 @@ def test_both_sides_of_the_antimeridian_at_every_zoom(both: Both, collection: st
         {"colormap_name": "rdbu_r", "return_mask": "false"},
         {"colormap_name": "magma", "tilesize": "512"},
         {"resampling": "bilinear"},
+        {"resampling": "average"},
         {"minus": "2020-01"},
         {"minus": "2020-01", "rescale": "-3,5", "resampling": "bilinear"},
         {"rescale": "-8192.844136552325,-8192.781636552325", "return_mask": "false"},  # no float32
@@ -378,7 +381,7 @@ def test_random_requests(kinds: tuple[Both, Mapping[str, str]], data: st.DataObj
                 "minus": st.sampled_from(["2020-01", "2020-02"]),
                 "rescale": st.just(f"{low!r},{low + width!r}"),
                 "colormap_name": COLOURS,
-                "resampling": st.sampled_from(["nearest", "bilinear"]),
+                "resampling": st.sampled_from(["nearest", "bilinear", "average"]),
                 "tilesize": st.sampled_from(["256", "512"]),
                 "return_mask": st.sampled_from(["true", "false", "1", "0"]),
                 "format": st.sampled_from(["png", "webp"]),
