@@ -14,6 +14,7 @@ from services.core.store import Store
 from tiler import edr, errors, health, maps, pages, points, stac
 from tiler.catalogue import LiveCatalogue
 from tiler.chunks import ChunkCache
+from tiler.description import add_description
 from tiler.envelope import Envelope
 from tiler.fast_series import FastSeries
 from tiler.fast_tiles import FastTiles, TileCache
@@ -76,7 +77,7 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
         description=DESCRIPTION,
         docs_url=None,
         redoc_url=None,
-        openapi_url="/api",
+        openapi_url=None,  # tiler/description.py
         lifespan=lifespan,
         dependencies=[Depends(refuse_unknown)],
         redirect_slashes=False,
@@ -85,6 +86,7 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
     )
     app.state.cenote = state
     errors.add_handlers(app)
+    add_description(app)
     app.include_router(health.router(state, metrics))
     for module in (maps, edr, points, stac, pages):
         app.include_router(module.router(state))

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.core.settings import Settings
 from tiler import deadline
 from tiler.answer import ANSWER_HEADERS, REVALIDATED, SCOPE_KEY
+from tiler.compression import Compression
 from tiler.downloads import HEAD_KEY
 from tiler.errors import RETRY_SECONDS, Problem
 from tiler.metrics import ROUTE_KEY, Metrics
@@ -63,7 +64,7 @@ class Ready(NamedTuple):
 
 
 class Envelope:
-    """Caps on address, body, load and time; HEAD; CORS; the headers that ``describe`` set; and the metrics.
+    """Caps on address, body, load and time; HEAD; CORS; the headers that ``describe`` set; gzip; and the metrics.
 
     Args:
         app: what answers.
@@ -94,6 +95,7 @@ class Envelope:
         self._metrics = metrics
         self._most = threads * (1 + settings.queue_factor)
         self._proxies = proxies
+        self._compression = Compression()
         self._running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,7 +104,7 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         if scope["path"] in WATCHED:
-            exchange = _Exchange(scope, send, self._metrics)
+            exchange = _Exchange(scope, send, self._metrics, self._compression)
             await self._app(exchange.inner, receive, exchange.send)
             return
         began = time.perf_counter()
@@ -115,7 +117,8 @@ class Envelope:
             if ready is not None:
                 await self._send(scope, ready, began, send)
                 return
-        exchange = _Exchange(scope, send, self._metrics)
+        scope = self._compression.asked(scope)
+        exchange = _Exchange(scope, send, self._metrics, self._compression)
         exchange.begin(began)
         if refusal is not None:
             await refusal(exchange.inner, receive, exchange.send)
@@ -166,8 +169,9 @@ class Envelope:
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, scope: Scope, send: Send, metrics: Metrics) -> None:
-        self._send = send
+    def __init__(self, scope: Scope, send: Send, metrics: Metrics, compression: Compression) -> None:
+        self._deliver = send
+        self._send = compression.around(scope, self._without_body if scope["method"] == "HEAD" else send)
         self._metrics = metrics
         self._method = scope["method"]
         self._is_head = self._method == "HEAD"
@@ -224,9 +228,10 @@ class _Exchange:
             if self._is_counted:
                 seconds = time.perf_counter() - self._began
                 self._metrics.end(self._method, _route_name(self.inner), message["status"], seconds)
-        elif message["type"] == "http.response.body" and self._is_head:
-            message = {**message, "body": b""}
         await self._send(message)
+
+    async def _without_body(self, message: Message) -> None:
+        await self._deliver({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
     def _complete(self, message: Message) -> None:
         described: dict[str, str] = self.inner.get(SCOPE_KEY, {})
