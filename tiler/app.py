@@ -22,6 +22,7 @@ from tiler.metrics import Metrics
 from tiler.parameters import refuse_unknown
 from tiler.proxies import Proxies
 from tiler.state import State
+from tiler.warm_up import WarmUp
 
 DESCRIPTION = """\
 Maps, points and time series of published carbon and groundwater products.
@@ -36,7 +37,7 @@ THREADS = min(32, 4 * (os.cpu_count() or 1))
 
 
 def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
-    """The service over the collections of a store; nothing is read before the first request.
+    """The service over the collections of a store; nothing is read before it starts.
 
     Args:
         settings: what is served and how much one request may ask for.
@@ -44,7 +45,8 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
     """
     store = store if store is not None else Store.open(settings.store, StoreSettings.from_environment())
     chunks = ChunkCache(settings.cache_mb * 2**20)
-    catalogue = LiveCatalogue(store, settings, cache=chunks)
+    warm_up = WarmUp(chunks, int(settings.cache_mb * 2**20 * settings.warm_share))
+    catalogue = LiveCatalogue(store, settings, cache=chunks, seen=warm_up.seen)
     state = State(settings=settings, store=store, chunks=chunks, catalogue=catalogue)
     tiles = TileCache(settings.tile_cache_mb * 2**20)
     metrics = Metrics(chunks, tiles)
@@ -53,7 +55,9 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
+        warm_up.start(catalogue)
         yield
+        warm_up.close()
         catalogue.close()
 
     class Service(FastAPI):
@@ -85,6 +89,7 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.cenote = state
+    app.state.warm_up = warm_up
     errors.add_handlers(app)
     add_description(app)
     app.include_router(health.router(state, metrics))
