@@ -131,8 +131,8 @@ class WarmUp:
         """Open what the latest period needs, then read levels from the coarsest on, of one quantity after the other."""
         began, read = time.perf_counter(), 0
         others = sum(size for other, size in self._taken.items() if other != name)
-        # half of what the others left, so that there is something for each of many
-        left = (self._capacity - others) // 2
+        # an equal part of what is left, and something always for one that is published later
+        left = min((self._capacity - others) // (1 + len(self._waiting)), self._capacity * 3 // 4)
         self._taken[name] = 0
         for array, chunks in planned(dataset):
             if self._closed or name in self._waiting:
