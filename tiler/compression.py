@@ -123,10 +123,9 @@ class _Answer:
 
     async def _begin(self, start: Message, message: Message) -> None:
         body, goes_on = message.get("body", b""), message.get("more_body", False)
-        is_worth_it = goes_on or len(body) >= SMALL
-        if is_worth_it:
-            start["headers"] = _varied(start["headers"])
-        is_packed = is_worth_it and _takes_gzip(self._asked)
+        # of what is too small too: the same answer may be sent whole or in parts
+        start["headers"] = _varied(start["headers"])
+        is_packed = (goes_on or len(body) >= SMALL) and _takes_gzip(self._asked)
         if is_packed and goes_on:
             self._stream = isal_zlib.compressobj(LEVEL, wbits=_GZIP_STREAM)
             start["headers"] = _compressed(start["headers"], None)

@@ -62,6 +62,9 @@ class Ready(NamedTuple):
     route: str
     """Path template of the route that it is an answer of."""
 
+    is_text: bool = False
+    """Whether it may be compressed on its way."""
+
 
 class Envelope:
     """Caps on address, body, load and time; HEAD; CORS; the headers that ``describe`` set; gzip; and the metrics.
@@ -112,12 +115,12 @@ class Envelope:
             await self._send(scope, ready, began, send)
             return
         refusal = self._refusal(scope)
+        scope = self._compression.asked(scope)
         if refusal is None and scope["method"] in {"GET", "HEAD"}:
             ready = self._at_once(self._proxies.seen_from_outside(scope))
             if ready is not None:
                 await self._send(scope, ready, began, send)
                 return
-        scope = self._compression.asked(scope)
         exchange = _Exchange(scope, send, self._metrics, self._compression)
         exchange.begin(began)
         if refusal is not None:
@@ -137,9 +140,12 @@ class Envelope:
     async def _send(self, scope: Scope, ready: Ready, began: float, send: Send) -> None:
         self._metrics.answered(scope["method"], ready.route, ready.status, time.perf_counter() - began)
         headers = [*ready.headers, *_ALWAYS]
+        if scope["method"] == "HEAD":
+            send = _without_bodies(send)
+        if ready.is_text:
+            send = self._compression.around(scope, send)
         await send({"type": "http.response.start", "status": ready.status, "headers": headers})
-        body = b"" if scope["method"] == "HEAD" else ready.body
-        await send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.body", "body": ready.body})
 
     def _refusal(self, scope: Scope) -> Response | None:
         """The answer to a request that goes no further."""
@@ -170,8 +176,7 @@ class _Exchange:
     """One request and its answer."""
 
     def __init__(self, scope: Scope, send: Send, metrics: Metrics, compression: Compression) -> None:
-        self._deliver = send
-        self._send = compression.around(scope, self._without_body if scope["method"] == "HEAD" else send)
+        self._send = compression.around(scope, _without_bodies(send) if scope["method"] == "HEAD" else send)
         self._metrics = metrics
         self._method = scope["method"]
         self._is_head = self._method == "HEAD"
@@ -230,9 +235,6 @@ class _Exchange:
                 self._metrics.end(self._method, _route_name(self.inner), message["status"], seconds)
         await self._send(message)
 
-    async def _without_body(self, message: Message) -> None:
-        await self._deliver({**message, "body": b""} if message["type"] == "http.response.body" else message)
-
     def _complete(self, message: Message) -> None:
         described: dict[str, str] = self.inner.get(SCOPE_KEY, {})
         ours = dict(ALWAYS)
@@ -255,6 +257,15 @@ def _is_plain(scope: Scope) -> bool:
         if name in _DECIDING:
             return False
     return True
+
+
+def _without_bodies(send: Send) -> Send:
+    """A ``send`` for the answer to a HEAD: bodies are measured and left out."""
+
+    async def without(message: Message) -> None:
+        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+    return without
 
 
 def _route_name(scope: Scope) -> str:

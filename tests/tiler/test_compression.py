@@ -77,8 +77,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     url = str(tmp_path_factory.mktemp("compression"))
     store = Store.open(url, StoreSettings())
     grid = Grid.of(west=-180, north=90, step_x="1", width=360, height=180)
-    values = np.random.default_rng(0).uniform(380, 420, (24, 180, 360))
-    axis = TimeAxis.regular("2020-01", "P1M", 24)
+    values = np.random.default_rng(0).uniform(380, 420, (36, 180, 360))
+    axis = TimeAxis.regular("2020-01", "P1M", 36)
     product = a_product("demo", grid, XCO2, cog_period="step")
     publish_arrays(store, Arrays(product=product, axis=axis, values={"xco2": XCO2.pack(values)}))
     with TestClient(create_app(Settings(store=url), store)) as found:
@@ -99,7 +99,7 @@ def test_text_is_compressed_for_who_takes_it_and_is_the_same(client: TestClient,
     for answer in (plain, packed):
         assert "accept-encoding" in [name.strip().lower() for name in answer.headers["vary"].split(",")]
         assert answer.headers.get("content-length", str(len(wire(answer)))) == str(len(wire(answer)))
-    assert ("content-length" in packed.headers) == ("content-length" in plain.headers) == ("f=CSV" not in path)
+    assert ("content-length" in packed.headers) == ("content-length" in plain.headers) == ("cube" not in path)
     assert raw(client, path, "gzip").headers["etag"] == packed.headers["etag"]
     assert wire(raw(client, path, "gzip")) == wire(packed)
 
@@ -228,7 +228,6 @@ def test_what_is_small_or_grows_is_sent_plain(wrapped: Callable[..., TestClient]
     )
     small, large = raw(client, "/small", "gzip"), raw(client, "/large", "gzip")
     assert "content-encoding" not in small.headers
-    assert "vary" not in small.headers
     assert large.headers["content-encoding"] == "gzip"
     assert wire(raw(client, "/noise", "gzip")) == noise
     assert raw(client, "/packed", "gzip").headers["content-encoding"] == "x"
