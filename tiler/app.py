@@ -14,6 +14,7 @@ from services.core.store import Store
 from tiler import edr, errors, health, maps, pages, points, stac
 from tiler.catalogue import LiveCatalogue
 from tiler.chunks import ChunkCache
+from tiler.description import add_description
 from tiler.envelope import Envelope
 from tiler.fast_series import FastSeries
 from tiler.fast_tiles import FastTiles, TileCache
@@ -21,6 +22,7 @@ from tiler.metrics import Metrics
 from tiler.parameters import refuse_unknown
 from tiler.proxies import Proxies
 from tiler.state import State
+from tiler.warm_up import WarmUp
 
 DESCRIPTION = """\
 Maps, points and time series of published carbon and groundwater products.
@@ -35,7 +37,7 @@ THREADS = min(32, 4 * (os.cpu_count() or 1))
 
 
 def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
-    """The service over the collections of a store; nothing is read before the first request.
+    """The service over the collections of a store; nothing is read before it starts.
 
     Args:
         settings: what is served and how much one request may ask for.
@@ -43,7 +45,8 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
     """
     store = store if store is not None else Store.open(settings.store, StoreSettings.from_environment())
     chunks = ChunkCache(settings.cache_mb * 2**20)
-    catalogue = LiveCatalogue(store, settings, cache=chunks)
+    warm_up = WarmUp(chunks, int(settings.cache_mb * 2**20 * settings.warm_share))
+    catalogue = LiveCatalogue(store, settings, cache=chunks, seen=warm_up.seen)
     state = State(settings=settings, store=store, chunks=chunks, catalogue=catalogue)
     tiles = TileCache(settings.tile_cache_mb * 2**20)
     metrics = Metrics(chunks, tiles)
@@ -52,7 +55,9 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
+        warm_up.start(catalogue)
         yield
+        warm_up.close()
         catalogue.close()
 
     class Service(FastAPI):
@@ -76,7 +81,7 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
         description=DESCRIPTION,
         docs_url=None,
         redoc_url=None,
-        openapi_url="/api",
+        openapi_url=None,  # tiler/description.py
         lifespan=lifespan,
         dependencies=[Depends(refuse_unknown)],
         redirect_slashes=False,
@@ -84,7 +89,9 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.cenote = state
+    app.state.warm_up = warm_up
     errors.add_handlers(app)
+    add_description(app)
     app.include_router(health.router(state, metrics))
     for module in (maps, edr, points, stac, pages):
         app.include_router(module.router(state))

@@ -1,12 +1,13 @@
 """What is published right now, as a server process knows it: collections, their pointers, and opened versions."""
 
 import contextlib
+import itertools
 import logging
 import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from services.core.segment import ChunkCache, Segment, SegmentKey
 from services.core.settings import Settings
 from services.core.store import Store
 from tiler.fresh import Clock, Fresh
-from tiler.loading import LoadingCache
+from tiler.loading import Beside, LoadingCache
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,9 @@ KNOWN_IDS = 1024
 
 READERS = 4
 """Threads that read pointers and listings."""
+
+WATCHED = OPEN_DATASETS // 2
+"""Collections of which a new version is looked for though nobody asks: no more, so that those asked for stay open."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,12 +76,20 @@ class LiveCatalogue:
         settings: how late a new version may be seen.
         clock: monotonic seconds.
         cache: where decoded chunks are kept.
+        seen: told each version that a pointer names for the first time, once it is open. It must return at once, and
+            its segments it opens beside those who answer requests (``tiler.loading.Beside``).
     """
 
     def __init__(
-        self, store: Store, settings: Settings, clock: Clock = time.monotonic, cache: ChunkCache | None = None
+        self,
+        store: Store,
+        settings: Settings,
+        clock: Clock = time.monotonic,
+        cache: ChunkCache | None = None,
+        seen: Callable[[Dataset], None] = lambda _: None,
     ) -> None:
         self._store = store
+        self._seen = seen
         self._seconds = settings.pointer_seconds
         self._clock = clock
         self._cache = cache
@@ -216,6 +228,19 @@ class LiveCatalogue:
         if is_stale:
             raise StoreUnavailable("the store does not answer")
 
+    def watch(self) -> Iterator[str]:
+        """Read the pointers of collections one by one, and with them what was published meanwhile; yields their ids.
+
+        Raises:
+            StoreUnavailable: if the store does not answer.
+        """
+        names, _ = self._listing.get()
+        published = (name for name in names if name != layout.MODELS_PREFIX and _ID.fullmatch(name))
+        for name in itertools.islice(published, WATCHED):
+            with contextlib.suppress(CenoteError):  # the request that needs it raises it
+                self._pointer(name).get()
+            yield name
+
     @property
     def is_stale(self) -> bool:
         """Whether the store failed to answer when it was last asked for the collections."""
@@ -248,7 +273,11 @@ class LiveCatalogue:
         pointer, _ = found
         with contextlib.suppress(Damaged):  # the request that needs it raises it
             # opened here, so that no request waits for a version that was just published
-            self._open(collection, pointer.version, pointer.sha256)
+            opened = self._open(collection, pointer.version, pointer.sha256)
+            fresh = self._pointers.get(collection)
+            known = None if fresh is None else fresh.peek()
+            if known is None or known.version != pointer.version:
+                self._seen(Dataset(self._store, opened.version, self._cache, Beside(self._segments)))
         return pointer
 
     def _open(self, collection: str, version: str, sha256: str | None = None) -> Dataset:

@@ -10,6 +10,7 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from services.core import layout, stac
+from tiler.answer import SCOPE_KEY, is_held
 from tiler.catalogue import Served
 from tiler.errors import NotModified
 
@@ -26,11 +27,20 @@ def json_response(request: Request, document: stac.Document, media_type: str = J
         NotModified: if the client holds it.
     """
     body = to_json(document)
-    tag = f'"{layout.digest(body)[:32]}"'
-    known = {name.strip().removeprefix("W/") for name in request.headers.get("if-none-match", "").split(",")}
-    if request.method == "GET" and tag in known:
+    if request.method == "GET":
+        tag_content(request, f'"{layout.digest(body)[:32]}"')
+    return Response(body, media_type=media_type)
+
+
+def tag_content(request: Request, tag: str) -> None:
+    """Set the ETag of an answer that no single version makes.
+
+    Raises:
+        NotModified: if the client holds it.
+    """
+    request.scope[SCOPE_KEY]["ETag"] = tag
+    if is_held(tag, request.headers.get("if-none-match", "")):
         raise NotModified(HTTPStatus.NOT_MODIFIED.phrase)
-    return Response(body, media_type=media_type, headers={"ETag": tag} if request.method == "GET" else None)
 
 
 def plain_json(document: stac.Document, media_type: str = JSON) -> Response:

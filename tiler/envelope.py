@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.core.settings import Settings
 from tiler import deadline
 from tiler.answer import ANSWER_HEADERS, REVALIDATED, SCOPE_KEY
+from tiler.compression import Compression
 from tiler.downloads import HEAD_KEY
 from tiler.errors import RETRY_SECONDS, Problem
 from tiler.metrics import ROUTE_KEY, Metrics
@@ -61,9 +62,12 @@ class Ready(NamedTuple):
     route: str
     """Path template of the route that it is an answer of."""
 
+    is_text: bool = False
+    """Whether it may be compressed on its way."""
+
 
 class Envelope:
-    """Caps on address, body, load and time; HEAD; CORS; the headers that ``describe`` set; and the metrics.
+    """Caps on address, body, load and time; HEAD; CORS; the headers that ``describe`` set; gzip; and the metrics.
 
     Args:
         app: what answers.
@@ -94,6 +98,7 @@ class Envelope:
         self._metrics = metrics
         self._most = threads * (1 + settings.queue_factor)
         self._proxies = proxies
+        self._compression = Compression()
         self._running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,7 +107,7 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         if scope["path"] in WATCHED:
-            exchange = _Exchange(scope, send, self._metrics)
+            exchange = _Exchange(scope, send, self._metrics, self._compression)
             await self._app(exchange.inner, receive, exchange.send)
             return
         began = time.perf_counter()
@@ -110,12 +115,13 @@ class Envelope:
             await self._send(scope, ready, began, send)
             return
         refusal = self._refusal(scope)
+        scope = self._compression.asked(scope)
         if refusal is None and scope["method"] in {"GET", "HEAD"}:
             ready = self._at_once(self._proxies.seen_from_outside(scope))
             if ready is not None:
                 await self._send(scope, ready, began, send)
                 return
-        exchange = _Exchange(scope, send, self._metrics)
+        exchange = _Exchange(scope, send, self._metrics, self._compression)
         exchange.begin(began)
         if refusal is not None:
             await refusal(exchange.inner, receive, exchange.send)
@@ -134,9 +140,12 @@ class Envelope:
     async def _send(self, scope: Scope, ready: Ready, began: float, send: Send) -> None:
         self._metrics.answered(scope["method"], ready.route, ready.status, time.perf_counter() - began)
         headers = [*ready.headers, *_ALWAYS]
+        if scope["method"] == "HEAD":
+            send = _without_bodies(send)
+        if ready.is_text:
+            send = self._compression.around(scope, send)
         await send({"type": "http.response.start", "status": ready.status, "headers": headers})
-        body = b"" if scope["method"] == "HEAD" else ready.body
-        await send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.body", "body": ready.body})
 
     def _refusal(self, scope: Scope) -> Response | None:
         """The answer to a request that goes no further."""
@@ -166,8 +175,8 @@ class Envelope:
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, scope: Scope, send: Send, metrics: Metrics) -> None:
-        self._send = send
+    def __init__(self, scope: Scope, send: Send, metrics: Metrics, compression: Compression) -> None:
+        self._send = compression.around(scope, _without_bodies(send) if scope["method"] == "HEAD" else send)
         self._metrics = metrics
         self._method = scope["method"]
         self._is_head = self._method == "HEAD"
@@ -224,8 +233,6 @@ class _Exchange:
             if self._is_counted:
                 seconds = time.perf_counter() - self._began
                 self._metrics.end(self._method, _route_name(self.inner), message["status"], seconds)
-        elif message["type"] == "http.response.body" and self._is_head:
-            message = {**message, "body": b""}
         await self._send(message)
 
     def _complete(self, message: Message) -> None:
@@ -250,6 +257,15 @@ def _is_plain(scope: Scope) -> bool:
         if name in _DECIDING:
             return False
     return True
+
+
+def _without_bodies(send: Send) -> Send:
+    """A ``send`` for the answer to a HEAD: bodies are measured and left out."""
+
+    async def without(message: Message) -> None:
+        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+    return without
 
 
 def _route_name(scope: Scope) -> str:

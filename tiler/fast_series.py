@@ -144,7 +144,7 @@ class FastSeries(Shortcut[Asked]):
             headers.append((STALE.lower().encode(), b"1"))
         route = (COLLECTION if asked.version is None else INSTANCE) + "/position"
         if held and is_held(tag, held):
-            return Ready(304, headers, b"", route)
+            return Ready(304, headers, b"", route, is_text=True)
         values = {
             quantity.name: self._series(quantity, runs, len(prepared.positions), row, column, may_wait=may_wait)
             for quantity, runs in zip(prepared.quantities, prepared.runs, strict=True)
@@ -154,7 +154,7 @@ class FastSeries(Shortcut[Asked]):
         named = headers_of(kind, file_name(query, "position"))
         headers += [(name.lower().encode(), value.encode("latin-1")) for name, value in named.items()]
         headers.append((b"content-length", str(len(body)).encode()))
-        return Ready(200, headers, body, route)
+        return Ready(200, headers, body, route, is_text=True)
 
     def _served(self, asked: Asked, *, may_wait: bool) -> Served:
         if may_wait:

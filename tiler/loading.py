@@ -114,6 +114,9 @@ class LoadingCache[K: Hashable, V]:
         return made
 
     def _keep(self, key: K, value: V) -> None:
+        earlier = self._entries.pop(key, None)  # put while it was being loaded
+        if earlier is not None:
+            self._weight -= earlier[1]
         weight = self._weigh(value)
         if weight > self._capacity:
             return
@@ -167,3 +170,30 @@ class LoadingCache[K: Hashable, V]:
         """What it has done so far."""
         with self._lock:
             return CacheCounts(hits=self._hits, misses=self._misses, entries=len(self._entries), weight=self._weight)
+
+
+class Beside[K: Hashable, V]:
+    """A cache as they fill it whom nobody may have to wait for.
+
+    What they load nobody else joins: a request that needs the same loads it itself, and is told no error but its own.
+
+    Args:
+        cache: where what was loaded is put.
+    """
+
+    def __init__(self, cache: LoadingCache[K, V]) -> None:
+        self._cache = cache
+
+    def get(self, key: K, load: Callable[[], V]) -> V:
+        """The value under a key; ``load`` makes it where it is missing."""
+        return self.get_all([key], lambda _: [load()])[0]
+
+    def get_all(self, keys: Sequence[K], load: Callable[[Sequence[K]], Sequence[V]]) -> list[V]:
+        """The values under some keys; ``load`` makes those that are missing."""
+        found = {key: value for key in keys if (value := self._cache.peek(key)) is not None}
+        missing = [key for key in dict.fromkeys(keys) if key not in found]
+        if missing:
+            for key, value in zip(missing, load(missing), strict=True):
+                self._cache.put(key, value)
+                found[key] = value
+        return [found[key] for key in keys]

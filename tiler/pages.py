@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from services.core.errors import QueryError
 from tiler import stac
+from tiler.accept import accepts_gzip, prefers_html
 from tiler.answer import IMMUTABLE, REVALIDATED
 from tiler.parameters import OPEN
 from tiler.state import State
@@ -210,35 +211,6 @@ def static(request: Request, path: str) -> Response:
         return _tagged(request, asset.body, asset.media_type, asset.digest, headers)
     headers["Content-Encoding"] = "gzip"
     return _tagged(request, packed, asset.media_type, f"{asset.digest}-gzip", headers)
-
-
-def prefers_html(accept: str) -> bool:
-    """Whether an ``Accept`` wants HTML rather than JSON: named, and at least as much as JSON is."""
-    weights = _weights(accept)
-    wanted = max(weights.get("text/html", 0.0), weights.get("application/xhtml+xml", 0.0))
-    return wanted > 0 and wanted >= weights.get("application/json", 0.0)
-
-
-def accepts_gzip(accept_encoding: str) -> bool:
-    """Whether an ``Accept-Encoding`` allows gzip."""
-    weights = _weights(accept_encoding)
-    return weights.get("gzip", weights.get("*", 0.0)) > 0
-
-
-def _weights(header: str) -> dict[str, float]:
-    """Names and their ``q`` in an Accept header; what cannot be read has weight 0."""
-    weights = {}
-    for part in header.lower().split(","):
-        name, *parameters = (piece.strip() for piece in part.split(";"))
-        weight = 1.0
-        for parameter in parameters:
-            if parameter.startswith("q="):
-                try:
-                    weight = float(parameter[2:])
-                except ValueError:
-                    weight = 0.0
-        weights[name] = weight
-    return weights
 
 
 def _tagged(request: Request, body: bytes, media_type: str, tag: str, headers: dict[str, str]) -> Response:

@@ -59,7 +59,7 @@ def test_the_specific_name_wins_over_the_general_one(monkeypatch: pytest.MonkeyP
 def test_every_variable_of_the_table_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     # Another valid value for each field: a misspelt alias would leave the default.
     others: dict[type, dict[str, str]] = {
-        Settings: {"store": "/elsewhere", "pointer_seconds": "1.5", "request_seconds": "7"},
+        Settings: {"store": "/elsewhere", "pointer_seconds": "1.5", "request_seconds": "7", "warm_share": "0.5"},
         StoreSettings: {
             "endpoint": "https://s3.example.org",
             "region": "elsewhere",

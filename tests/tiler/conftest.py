@@ -206,7 +206,8 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="session")
 def app(world: World) -> FastAPI:
     """The service over them."""
-    return create_app(Settings(store=world.url), world.store)
+    # nothing is read but what tests ask for, some of which count it
+    return create_app(Settings(store=world.url, warm_share=0), world.store)
 
 
 @pytest.fixture(scope="session")

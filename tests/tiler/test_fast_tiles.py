@@ -128,7 +128,7 @@ class Without:
 
 
 def both_of(store: Store, url: str, patch: pytest.MonkeyPatch, **more: Any) -> Both:
-    chosen = Settings(store=url, **more)
+    chosen = Settings(store=url, warm_share=0, **more)
     counted: list[bool] = []
     patch.setattr("tiler.app.FastTiles", lambda app, *rest: FastTiles(Watched(app, counted), *rest))
     fast = create_app(chosen, store)
@@ -452,7 +452,7 @@ def reads(monkeypatch: pytest.MonkeyPatch, world: World) -> list[str]:
 
 
 def test_a_cold_tile_reads_its_shards_and_a_hot_one_nothing(world: World, reads: list[str]) -> None:
-    with TestClient(create_app(Settings(store=world.url, tile_cache_mb=0), world.store)) as client:
+    with TestClient(create_app(Settings(store=world.url, tile_cache_mb=0, warm_share=0), world.store)) as client:
         client.get(f"{FIRST}?datetime=2019-11")  # opens version and segment
         reads.clear()
         client.get(f"{FIRST}?datetime=2019-12")
@@ -465,7 +465,7 @@ def test_a_cold_tile_reads_its_shards_and_a_hot_one_nothing(world: World, reads:
             assert [key for key in reads if not key.endswith("current.json")] == []
         tag = client.get(FIRST).headers["etag"]
     reads.clear()
-    with TestClient(create_app(Settings(store=world.url), world.store)) as client:
+    with TestClient(create_app(Settings(store=world.url, warm_share=0), world.store)) as client:
         assert client.get(FIRST, headers={"If-None-Match": tag}).status_code == 304
         assert not [key for key in reads if "/segments/" in key]
 
@@ -481,7 +481,7 @@ def test_many_at_once_give_the_same_tiles(both: Both) -> None:
 
 
 def test_a_hot_tile_is_drawn_without_a_thread(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    app = create_app(Settings(store=world.url, tile_cache_mb=0), world.store)
+    app = create_app(Settings(store=world.url, tile_cache_mb=0, warm_share=0), world.store)
     with TestClient(app) as client:
         assert client.get(f"{FIRST}.png").status_code == 200
 

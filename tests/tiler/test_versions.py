@@ -166,7 +166,7 @@ def test_after_a_publish_only_new_segments_are_opened(directory: Store, service:
     for count in (1, 2, 3):
         publish(directory, 1, count, keep=True)
     store = Flaky(directory)
-    client = service(store, pointer_seconds=0)
+    client = service(store, pointer_seconds=0, warm_share=0)
     periods = ["2020-01", "2020-02", "2020-03", "2020-04"]
 
     def opened(count: int) -> list[str]:
@@ -188,7 +188,7 @@ def test_a_304_reads_nothing(directory: Store, service: Serve) -> None:
     publish(directory, 1)
     tag = service(directory).get(TILE).headers["etag"]
     store = Flaky(directory)
-    client = service(store)
+    client = service(store, warm_share=0)
     assert client.get(TILE, headers={"If-None-Match": tag}).status_code == 304
     touched = [key for operation in store.seen for key in operation.keys if "/maps.zarr/" in key or "objects" in key]
     assert touched == []
@@ -197,7 +197,7 @@ def test_a_304_reads_nothing(directory: Store, service: Serve) -> None:
 def test_wrong_requests_read_no_data(directory: Store, service: Serve) -> None:
     publish(directory, 1)
     store = Flaky(directory)
-    client = service(store, max_cells=100)
+    client = service(store, max_cells=100, warm_share=0)
     refused = {
         f"{C}/tiles/WebMercatorQuad/0/0/0": 413,
         f"{C}/tiles/WebMercatorQuad/0/9/9": 404,

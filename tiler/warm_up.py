@@ -1,0 +1,207 @@
+"""What the first visitor of a map needs, read before he comes: segments, and the coarse levels of the latest period."""
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import replace
+
+from services.core import layout
+from services.core.dataset import Dataset
+from services.core.errors import CenoteError
+from services.core.grid import CIRCLE, Grid
+from services.core.quantity import Quantity
+from services.core.segment import StoredArray
+from tiler.catalogue import LiveCatalogue
+from tiler.chunks import ENTRY_BYTES, ChunkCache
+from tiler.loading import Beside
+
+logger = logging.getLogger(__name__)
+
+SCREEN = 2048
+"""Pixels of the longer side of a map that is shown whole: its levels down to this one are read."""
+
+TILE = 256
+"""Pixels of the tile that shows the whole world at zoom 0."""
+
+LOOK_SECONDS = 30.0
+"""So often new versions are looked for, for collections that nobody asks for meanwhile."""
+
+MOST_WAITING = 64
+"""Versions that wait to be read; what is published beyond is read by its first request."""
+
+PATIENCE_SECONDS = 2.0
+"""How long an ending process waits for a read that is under way; a store that hangs does not hold it up."""
+
+type Position = tuple[int, int, int]
+"""Of a chunk: time, y, x."""
+
+
+class Superseded(Exception):
+    """What is being read is not wanted any more: a newer version is out, or the process ends."""
+
+
+class WarmUp:
+    """Reads ahead in a thread of its own, one shard at a time; the newest version of a collection only.
+
+    Nobody waits for it: what it reads goes into the caches when it is there, and until then a request reads for itself
+    (``tiler.loading.Beside``). A fault is logged and left to the request that meets it.
+
+    Args:
+        chunks: the cache that is filled.
+        capacity: bytes of it that all collections together may take up; 0 reads nothing.
+    """
+
+    def __init__(self, chunks: ChunkCache, capacity: int) -> None:
+        self._chunks = Beside(chunks)
+        self._capacity = capacity
+        self._changed = threading.Condition()
+        self._waiting: OrderedDict[str, Dataset] = OrderedDict()
+        self._taken: dict[str, int] = {}
+        self._busy = False
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def seen(self, dataset: Dataset) -> None:
+        """A version has become current; its segments are opened through caches that nobody waits for."""
+        with self._changed:
+            name = dataset.product.id
+            if self._thread is None or self._closed:
+                return
+            if name in self._waiting or len(self._waiting) < MOST_WAITING:
+                self._waiting[name] = dataset
+                self._changed.notify_all()
+
+    def start(self, catalogue: LiveCatalogue) -> None:
+        """Begin with what is published now, and go on until ``close``."""
+        if self._capacity > 0:
+            # a daemon: a read of a store that hangs ends with the process, not the other way round
+            self._busy = True
+            self._thread = threading.Thread(target=self._run, args=(catalogue,), name="warm-up", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """End it; to be called before the catalogue is closed."""
+        with self._changed:
+            self._closed = True
+            self._waiting.clear()
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(PATIENCE_SECONDS)
+
+    def wait_idle(self, seconds: float) -> bool:
+        """Wait until nothing is left to be read, for so long at most; whether that is so."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not (self._waiting or self._busy), seconds)
+
+    def _run(self, catalogue: LiveCatalogue) -> None:
+        look_at = time.monotonic()
+        while True:
+            with self._changed:
+                if not self._waiting and time.monotonic() < look_at:
+                    self._busy = False
+                    self._changed.notify_all()
+                    self._changed.wait_for(lambda: self._closed or self._waiting, look_at - time.monotonic())
+                    self._busy = True
+                if self._closed:
+                    return
+                waiting = self._waiting.popitem(last=False) if self._waiting else None
+            try:
+                if waiting is not None:
+                    self._read(*waiting)
+                else:
+                    look_at = time.monotonic() + LOOK_SECONDS
+                    self._look(catalogue)
+            except Superseded:
+                pass
+            except CenoteError as error:
+                # whoever asks for it meets it too, and is told
+                logger.info("not read ahead: %s: %s", "the catalogue" if waiting is None else waiting[0], error)
+            except Exception:
+                if not self._closed:  # the catalogue's threads have ended
+                    logger.exception("reading ahead failed; the next version is tried again")
+
+    def _look(self, catalogue: LiveCatalogue) -> None:
+        for _ in catalogue.watch():
+            if self._closed:
+                return
+
+    def _read(self, name: str, dataset: Dataset) -> None:
+        """Open what the latest period needs, then read levels from the coarsest on, of one quantity after the other."""
+        began, read = time.perf_counter(), 0
+        others = sum(size for other, size in self._taken.items() if other != name)
+        # an equal part of what is left, and something always for one that is published later
+        left = min((self._capacity - others) // (1 + len(self._waiting)), self._capacity * 3 // 4)
+        self._taken[name] = 0
+        for array, chunks in planned(dataset):
+            if self._closed or name in self._waiting:
+                raise Superseded
+            size = len(chunks) * chunk_bytes(array)
+            if size > left:
+                break
+            left -= size
+            self._taken[name] += size
+            read += self._read_level(name, array, chunks)
+        took = time.perf_counter() - began
+        logger.info("%s %s: %d chunks read ahead in %.2f s", name, dataset.version.id, read, took)
+
+    def _read_level(self, name: str, array: StoredArray, chunks: list[Position]) -> int:
+        beside = replace(array, cache=self._chunks)
+        inner = array.layout.inner_counts
+        by_shard: dict[Position, list[Position]] = {}
+        for t, y, x in chunks:
+            by_shard.setdefault((t // inner[0], y // inner[1], x // inner[2]), []).append((t, y, x))
+        for members in by_shard.values():
+            if self._closed or name in self._waiting:
+                raise Superseded
+            beside.chunks(members)
+        return len(chunks)
+
+
+def planned(dataset: Dataset) -> Iterator[tuple[StoredArray, list[Position]]]:
+    """Arrays, opened as they come, and which of their chunks show the latest period; the coarsest first.
+
+    Raises:
+        CenoteError: if a segment cannot be opened.
+    """
+    if not len(dataset.time):
+        return
+    product, last = dataset.product, len(dataset.time) - 1
+    shown = [quantity for quantity in product.quantities if quantity.ancillary_of is None] or [product.quantity(None)]
+    _open(dataset, shown, last)
+    for number in screen_levels(product.grid):
+        for quantity in shown:
+            array, local = dataset.map_array(layout.maps_path(number, quantity.name), last)
+            (length, height, width), (_, rows, columns) = array.layout.chunk, array.layout.shape
+            down, across = range(-(-rows // height)), range(-(-columns // width))
+            yield array, [(local // length, y, x) for y in down for x in across]
+
+
+def _open(dataset: Dataset, quantities: list[Quantity], last: int) -> None:
+    """Open the segments of a period, and unpack where each chunk lies."""
+    for quantity in quantities:
+        for number in range(dataset.product.grid.levels):
+            dataset.map_array(layout.maps_path(number, quantity.name), last)
+        if dataset.product.series_block is not None:
+            for name in dataset.series_segments([last]):
+                dataset.segment(name).array(layout.series_path(quantity.name))
+
+
+def screen_levels(grid: Grid) -> list[int]:
+    """Levels that tiles are drawn of while the whole grid is seen on a screen, the coarsest first."""
+    extent = float(max(grid.width * grid.step_x, grid.height * grid.step_y))
+    pixel, found = float(CIRCLE) / TILE, list[int]()
+    while True:
+        level = grid.coarsest(pixel)
+        if level not in found:
+            found.append(level)
+        if level == 0 or pixel <= extent / SCREEN * (1 + 1e-9):
+            return found
+        pixel /= 2
+
+
+def chunk_bytes(array: StoredArray) -> int:
+    """What a decoded chunk takes up in the cache."""
+    length, height, width = array.layout.chunk
+    return length * height * width * array.dtype.itemsize + ENTRY_BYTES
