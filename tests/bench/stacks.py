@@ -124,8 +124,8 @@ def stored(stack: Stack) -> Iterator[NDArray[np.int16]]:
                 (middle + season * np.sin(np.radians(latitude[rows])))[:, None], (rows.stop - top, stack.width)
             ).astype(np.float32)
             values += _at(smooth, latitude[rows], longitude)
-            # white noise of half a quantum: what no codec can remove
-            values += np.float32(0.5 * stack.scale) * random.standard_normal(values.shape, dtype=np.float32)
+            # white noise of a fifth of a quantum: a little of what no codec can remove
+            values += np.float32(0.2 * stack.scale) * random.standard_normal(values.shape, dtype=np.float32)
             out[rows] = np.rint((values - np.float32(stack.offset)) / np.float32(stack.scale))
             if land is not None:
                 out[rows][~land[rows]] = MISSING
