@@ -20,20 +20,21 @@ from services.core.settings import Settings
 from services.core.store import Store
 from tiler.fresh import Clock, Fresh
 from tiler.loading import Beside, LoadingCache
+from tiler.memory import Shares
 
 logger = logging.getLogger(__name__)
 
 _ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,127}")
 _VERSION = re.compile(rf"[0-9a-f]{{{layout.ID_LENGTH}}}")
 
-OPEN_DATASETS = 64
-"""Versions kept open; the least recently used one is closed."""
-
-OPEN_SEGMENTS = 1024
-"""Segments kept open, whichever versions list them; the least recently used one is closed."""
-
 KNOWN_IDS = 1024
 """Ids whose pointer is remembered, those under which nothing is published among them."""
+
+KNOWN_LISTINGS = 64
+"""Collections whose versions' names are remembered."""
+
+OPENED_BYTES = 1500
+"""Memory of an opened version or segment, beside what it counts itself."""
 
 READERS = 4
 """Threads that read pointers and listings."""
@@ -78,6 +79,9 @@ class LiveCatalogue:
         cache: where decoded chunks are kept.
         seen: told each version that a pointer names for the first time, once it is open. It must return at once, and
             its segments it opens beside those who answer requests (``tiler.loading.Beside``).
+
+    Attributes:
+        closed: called when a version or segment was closed for want of memory, so that nobody else keeps it open.
     """
 
     def __init__(
@@ -88,6 +92,8 @@ class LiveCatalogue:
         cache: ChunkCache | None = None,
         seen: Callable[[Dataset], None] = lambda _: None,
     ) -> None:
+        self.closed: Callable[[], None] = lambda: None
+        share = Shares.of(settings)
         self._store = store
         self._seen = seen
         self._seconds = settings.pointer_seconds
@@ -97,8 +103,14 @@ class LiveCatalogue:
         self._lock = threading.Lock()
         self._pointers: OrderedDict[str, Fresh[Pointer | None]] = OrderedDict()
         self._versions: OrderedDict[str, Fresh[tuple[str, ...]]] = OrderedDict()
-        self._datasets: LoadingCache[tuple[str, str], Dataset] = LoadingCache(OPEN_DATASETS)
-        self._segments: LoadingCache[SegmentKey, Segment] = LoadingCache(OPEN_SEGMENTS)
+        self._datasets: LoadingCache[tuple[str, str], Dataset] = LoadingCache(
+            share.versions, lambda dataset: _weight(f"version {dataset.version.id}", dataset.memory, share.versions),
+            lambda: self.closed(),
+        )
+        self._segments: LoadingCache[SegmentKey, Segment] = LoadingCache(
+            share.segments, lambda segment: _weight(segment.prefix, segment.memory, share.segments),
+            lambda: self.closed(),
+        )
         self._listing = self._fresh(lambda: tuple(sorted(store.children(""))))
 
     def dataset(self, collection: str, version: str | None = None) -> Served:
@@ -213,7 +225,7 @@ class LiveCatalogue:
             listing = self._versions.get(collection)
             if listing is None:
                 listing = self._versions[collection] = self._fresh(lambda: self._list_versions(collection))
-                while len(self._versions) > KNOWN_IDS:
+                while len(self._versions) > KNOWN_LISTINGS:
                     self._versions.popitem(last=False)
         names, _ = listing.get()
         return sorted({*names, current})
@@ -292,3 +304,15 @@ class LiveCatalogue:
         prefix = layout.versions_prefix(collection)
         names = (listed.removesuffix(".json") for listed in self._store.children(prefix))
         return tuple(sorted(name for name in names if _VERSION.fullmatch(name)))
+
+
+def _weight(what: str, weight: int, most: int) -> int:
+    if weight > most:
+        logger.warning(
+            "%s takes %d MiB in memory and %d are kept at most, so that it is read anew for each request; "
+            "a larger CENOTE_MEMORY_MB makes room for it",
+            what,
+            weight >> 20,
+            most >> 20,
+        )
+    return weight + OPENED_BYTES

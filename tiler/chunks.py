@@ -1,4 +1,7 @@
-"""Decoded chunks kept between requests, bounded in bytes; keys name the segment, so versions never mix."""
+"""Decoded chunks and the indexes of shards, kept between requests, bounded in bytes.
+
+Keys name the segment, so that versions never mix.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, override
@@ -34,3 +37,8 @@ class ChunkCache(LoadingCache[ChunkKey, NDArray[Any]]):
         """
         deadline.check()
         return super().get_all(keys, load)
+
+    @override
+    def get(self, key: ChunkKey, load: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """What is under one key; within a load others may wait for it, so that it is never given up."""
+        return super().get_all([key], lambda _: [load()])[0]

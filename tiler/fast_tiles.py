@@ -167,6 +167,8 @@ class FastTiles(Shortcut[Asked]):
         self._planes = Planes(state.settings, state.chunks)
         self._tiles = tiles
         self._chosen: LoadingCache[tuple[str, str, str | None, str | None, str | None], Chosen] = LoadingCache(CHOSEN)
+        # they hold versions and segments, which were closed to make room
+        state.catalogue.closed = self._chosen.clear
         self._painters: LoadingCache[tuple[object, ...], Painter] = LoadingCache(
             PAINTERS_BYTES, lambda painter: painter.bytes
         )

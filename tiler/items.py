@@ -14,15 +14,11 @@ from tiler import downloads
 from tiler.catalogue import Served
 from tiler.documents import GEOJSON, address_of, ends, link
 from tiler.geometry import TURN, Box
-from tiler.loading import LoadingCache
 
 MOST_ITEMS = 1000
 """Items on one page, however many are asked for."""
 
 ITEMS_ON_PAGE = 10
-
-_ITEMS: LoadingCache[str, stac.Items] = LoadingCache(64)
-"""By version id, which is the digest of all that items are made of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +72,8 @@ def find(request: Request, served: Sequence[Served], wanted: Filter) -> Page:
 
 
 def items_of(served: Served) -> stac.Items:
-    """The items of a version, kept while it is in use."""
-    return _ITEMS.get(served.dataset.version.id, lambda: stac.Items(served.dataset.version))
+    """The items of a version, kept while it is open."""
+    return served.dataset.items
 
 
 def item_document(request: Request, served: Served, source: stac.Items, number: int) -> stac.Document:

@@ -39,11 +39,19 @@ class LoadingCache[K: Hashable, V]:
     Args:
         capacity: the largest sum of weights; 0 keeps nothing, and loads are still joined.
         weigh: weight of a value; one that is heavier than the capacity is handed out and not kept.
+        dropped: told when something was dropped for want of room; it may not ask this cache.
     """
 
-    def __init__(self, capacity: int, weigh: Callable[[V], int] = lambda _: 1) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        weigh: Callable[[V], int] = lambda _: 1,
+        dropped: Callable[[], None] = lambda: None,
+    ) -> None:
         self._capacity = capacity
+        self._room = capacity
         self._weigh = weigh
+        self._dropped = dropped
         self._lock = threading.Lock()
         self._entries: OrderedDict[K, tuple[V, int]] = OrderedDict()
         self._loads: dict[K, _Load[V]] = {}
@@ -95,9 +103,11 @@ class LoadingCache[K: Hashable, V]:
         if not loads:
             return {}
         made: dict[K, V] = {}
+        weights: dict[K, int] = {}
         error: BaseException | None = None
         try:
             made = dict(zip(loads, load(list(loads)), strict=True))
+            weights = {key: self._weigh(value) for key, value in made.items()}
         except BaseException as raised:
             error = raised
             raise
@@ -106,25 +116,47 @@ class LoadingCache[K: Hashable, V]:
                 for key, one in loads.items():
                     if error is None:
                         one.value = made[key]
-                        self._keep(key, one.value)
+                        self._keep(key, one.value, weights[key])
                     one.error, one.is_alone = error, len(loads) == 1
                     del self._loads[key]
             for one in loads.values():
                 one.done.set()
         return made
 
-    def _keep(self, key: K, value: V) -> None:
+    def _keep(self, key: K, value: V, weight: int) -> None:
         earlier = self._entries.pop(key, None)  # put while it was being loaded
         if earlier is not None:
             self._weight -= earlier[1]
-        weight = self._weigh(value)
-        if weight > self._capacity:
+        if weight > self._room:
             return
         self._entries[key] = (value, weight)
         self._weight += weight
-        while self._weight > self._capacity:
+        self._fit()
+
+    def _fit(self) -> None:
+        if self._weight <= self._room:
+            return
+        while self._weight > self._room:
             _, (_, lightened) = self._entries.popitem(last=False)
             self._weight -= lightened
+        self._dropped()
+
+    @property
+    def capacity(self) -> int:
+        """The largest sum of weights."""
+        return self._capacity
+
+    def give_way(self, weight: int) -> None:
+        """Keep so much less than the capacity from now on, for something else that needs the memory."""
+        with self._lock:
+            self._room = max(self._capacity - weight, 0)
+            self._fit()
+
+    def clear(self) -> None:
+        """Keep nothing of what is kept now."""
+        with self._lock:
+            self._entries.clear()
+            self._weight = 0
 
     def present(self, keys: Sequence[K]) -> list[V] | None:
         """The values under some keys if all of them are there, counted as used; else None, and nothing is counted.
@@ -154,10 +186,11 @@ class LoadingCache[K: Hashable, V]:
 
     def put(self, key: K, value: V) -> None:
         """Keep a value that was made elsewhere, counted as a load."""
+        weight = self._weigh(value)
         with self._lock:
             self._misses += 1
             if key not in self._entries:
-                self._keep(key, value)
+                self._keep(key, value, weight)
 
     def peek(self, key: K) -> V | None:
         """The value under a key if it is there; not counted as a use."""

@@ -20,6 +20,9 @@ COLOURS = 256
 LIKELY_UNUSED = 254
 """The ends of a range are where values beyond it go; next to them fewest are."""
 
+MOST_HIDDEN = 16
+"""Numbers of one palette whose tables are kept, a KiB each: nearly always it is one."""
+
 TABLE_BYTES = 2
 """Stored types of so many bytes have few enough values for a table of all."""
 
@@ -64,7 +67,8 @@ class Palette:
         if found is None:
             colours = self.hiding(number)
             found = colours[:, :3].tobytes(), colours[:, 3].tobytes()
-            self._transparent[number] = found
+            if len(self._transparent) < MOST_HIDDEN:
+                self._transparent[number] = found
         return found
 
 

@@ -1,7 +1,7 @@
 """Maps as tiles are drawn of them: chunks of a level, and where each tile's cells lie."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
@@ -204,6 +204,7 @@ class Planes:
                 self._axes.get((*rows, target.height, "y"), lambda: rows_of(grid, target)),
                 self._axes.get((*columns, target.width, "x"), lambda: columns_of(grid, target)),
             )
+        target = replace(target)  # without the places of its pixels, which it would keep and nobody weighed
         box = ",".join(str(edge) for edge in target.bounds)
         headers = ((b"content-crs", _crs(place.tms).encode()), (b"content-bbox", box.encode()))
         found = Located(target=target, level=level, cells=cells, headers=headers)

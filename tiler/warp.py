@@ -20,6 +20,7 @@ from services.core.errors import RequestTooLarge
 from services.core.grid import CIRCLE, Grid, Window
 from services.core.quantity import Quantity
 from services.core.segment import StoredArray
+from tiler.loading import LoadingCache
 
 TURN = 360.0
 METRES_PER_DEGREE = math.pi * 6378137 / 180
@@ -143,13 +144,24 @@ def _places(wkt: str, x: Float, y: Float) -> tuple[Float, Float]:
     return np.asarray(longitudes), np.asarray(latitudes)
 
 
-@lru_cache(maxsize=24)
+CENTRES_BYTES = 16 * 2**20
+"""Memory for places of pixels: 16 tiles of a projection, 256 pixels wide."""
+
+_CENTRES: LoadingCache[tuple[str, Bounds, int, int], tuple[Float, Float]] = LoadingCache(
+    CENTRES_BYTES, lambda places: sum(place.nbytes for place in places) + 2000
+)
+
+
 def _projected_centres(wkt: str, bounds: Bounds, width: int, height: int) -> tuple[Float, Float]:
     """Places of the pixel centres, ``(y, x)``, read-only.
 
     Kept, because transforming 65 536 places takes longer than all else, and a time slider asks for the same tile of
     one period after the other.
     """
+    return _CENTRES.get((wkt, bounds, width, height), lambda: _centres(wkt, bounds, width, height))
+
+
+def _centres(wkt: str, bounds: Bounds, width: int, height: int) -> tuple[Float, Float]:
     left, bottom, right, top = bounds
     x = left + (np.arange(width, dtype=np.float64) + 0.5) * ((right - left) / width)
     y = top - (np.arange(height, dtype=np.float64) + 0.5) * ((top - bottom) / height)

@@ -2,17 +2,25 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from services.core import layout
+from services.core import catalog, layout
 from services.core.catalog import Version, segment_of
 from services.core.grid import Window
 from services.core.quantity import Quantity
 from services.core.segment import ChunkCache, Layout, Segment, SegmentCache, SegmentKey, StoredArray
+from services.core.stac import Items
 from services.core.store import Store
+from services.core.time_axis import TimeAxis
+
+PERIOD_BYTES = 180
+"""Memory of a period of a version: starts, ids, bounds, times, and whose they are; measured at 200 000 hours."""
+TEXT_FACTOR = 8
+"""How much larger a version is in memory than as JSON."""
 
 REMEMBERED = 16
 """Spans of periods that a dataset remembers the place of."""
@@ -88,8 +96,23 @@ class Dataset:
         self._cache = cache
         self._segments = Opened() if segments is None else segments
         self._known_stretches: dict[tuple[Layout, range], tuple[_Stretch, ...]] = {}
-        self._maps = segment_of(version.maps)
-        self._series = segment_of(version.series) if self.product.series_block is not None else self._maps
+        self._maps = _segments_of(version.maps, version.time)
+        self._series = (
+            _segments_of(version.series, version.time) if self.product.series_block is not None else self._maps
+        )
+
+    @property
+    def memory(self) -> int:
+        """Bytes that it takes in memory, without its segments and chunks."""
+        version = self.version
+        named = sum(len(one.cog.periods) for one in version.cogs)
+        remembered = 16 * REMEMBERED * min(len(self.time), MOST_REMEMBERED)
+        return remembered + PERIOD_BYTES * len(self.time) + TEXT_FACTOR * len(version.to_bytes()) + 80 * named
+
+    @cached_property
+    def items(self) -> Items:
+        """The items of its version, which are kept as long as it is."""
+        return Items(self.version)
 
     def segment(self, name: str) -> Segment:
         """A segment of the version by id."""
@@ -137,16 +160,15 @@ class Dataset:
         path, lying, source = self._lying(quantity, source)
         groups: dict[str, list[tuple[int, int]]] = {}
         for order, position in enumerate(positions):
-            start = self.time.starts[position]
-            groups.setdefault(lying[start], []).append((order, start))
+            groups.setdefault(lying[position], []).append((order, self.time.starts[position]))
         for name, members in groups.items():
             segment = self.segment(name)
-            places = segment.places(source)
-            values = segment.array(path).read([places[start] for _, start in members], window)
+            places = segment.places(source, [start for _, start in members])
+            values = segment.array(path).read(places, window)
             out[[order for order, _ in members]] = values
         return out
 
-    def _lying(self, quantity: Quantity, source: Layout) -> tuple[str, dict[int, str], Layout]:
+    def _lying(self, quantity: Quantity, source: Layout) -> tuple[str, Sequence[str], Layout]:
         """Path of the level-0 array of a layout, the segment of each period, and which layout that is."""
         if source == "series" and self.product.series_block is not None:
             return layout.series_path(quantity.name), self._series, "series"
@@ -171,7 +193,7 @@ class Dataset:
             )
 
     def _stretches(
-        self, positions: Sequence[int] | range, source: Layout, lying: dict[int, str], path: str
+        self, positions: Sequence[int] | range, source: Layout, lying: Sequence[str], path: str
     ) -> tuple[_Stretch, ...]:
         """How some periods lie; all quantities of a product lie alike, and the same periods are asked for often."""
         key = (source, positions) if isinstance(positions, range) else None
@@ -179,14 +201,18 @@ class Dataset:
         if known is not None:
             return known
         groups: dict[tuple[str, int], tuple[list[int], list[int]]] = {}
-        names = [lying[self.time.starts[position]] for position in positions]
-        places = {name: self.segment(name).places(source) for name in set(names)}
-        depths = {name: self.segment(name).array(path).layout.chunk[0] for name in set(names)}
-        for order, (position, name) in enumerate(zip(positions, names, strict=True)):
-            block, within = divmod(places[name][self.time.starts[position]], depths[name])
-            asked, inside = groups.setdefault((name, block), ([], []))
-            asked.append(order)
-            inside.append(within)
+        members: dict[str, list[tuple[int, int]]] = {}
+        for order, position in enumerate(positions):
+            members.setdefault(lying[position], []).append((order, self.time.starts[position]))
+        for name, orders in members.items():
+            segment = self.segment(name)
+            depth = segment.array(path).layout.chunk[0]
+            places = segment.places(source, [start for _, start in orders])
+            for (order, _), place in zip(orders, places, strict=True):
+                block, within = divmod(place, depth)
+                asked, inside = groups.setdefault((name, block), ([], []))
+                asked.append(order)
+                inside.append(within)
         found = tuple(
             _Stretch(
                 segment=name,
@@ -207,13 +233,19 @@ class Dataset:
     def map_array(self, path: str, position: int) -> tuple[StoredArray, int]:
         """The maps array that answers for a period, and the period's place in it."""
         start = self.time.starts[position]
-        segment = self.segment(self._maps[start])
-        return segment.array(path), segment.places("maps")[start]
+        segment = self.segment(self._maps[position])
+        return segment.array(path), segment.places("maps", [start])[0]
 
     def map_segment(self, position: int) -> str:
         """Id of the segment whose maps answer for a period; with the parameters it names a tile's content."""
-        return self._maps[self.time.starts[position]]
+        return self._maps[position]
 
     def series_segments(self, positions: Sequence[int] | range) -> tuple[str, ...]:
         """Ids of the segments that answer for these periods' series, sorted."""
-        return tuple(sorted({self._series[self.time.starts[position]] for position in positions}))
+        return tuple(sorted({self._series[position] for position in positions}))
+
+
+def _segments_of(runs: Sequence[catalog.Run], time: TimeAxis) -> list[str]:
+    """Id of the segment that answers for each period."""
+    owner = segment_of(runs)
+    return [owner[start] for start in time.starts]

@@ -1,10 +1,12 @@
 """A segment: immutable Zarr arrays and COGs for a run of periods, sealed by its objects.json; and how to read it."""
 
 import base64
+import bisect
 import json
+import math
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -22,7 +24,19 @@ from services.core.time_axis import TimeAxis
 type Layout = Literal["maps", "series"]
 
 type ChunkKey = tuple[str, int, int, int]
-"""Array prefix and chunk position (time, y, x)."""
+"""Array prefix and chunk position (time, y, x); or ``INDEX``, a shard's number and 0."""
+
+INDEX = -1
+"""In the place of a chunk's time: not a chunk, but the index of a shard."""
+
+ENTRY_BYTES = 450
+"""Memory of an entry of ``Segment.objects``: its key, sha256, size, and the dictionaries' share."""
+ARRAY_BYTES = 10_000
+"""Memory of an array's metadata and of what is made of them."""
+PERIOD_BYTES = 80
+"""Memory of a period: its start, and the source's own time."""
+SEEN = 64
+"""Shard indexes that an array keeps by itself where nobody gave it a cache."""
 
 
 type SegmentKey = tuple[str, str, str]
@@ -43,6 +57,10 @@ class ChunkCache(Protocol):
         self, keys: Sequence[ChunkKey], load: Callable[[Sequence[ChunkKey]], Sequence[NDArray[Any]]]
     ) -> list[NDArray[Any]]:
         """The chunks under some keys; ``load`` is given those that are missing, all in one call."""
+        ...
+
+    def get(self, key: ChunkKey, load: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """What is under one key; may be called within a load."""
         ...
 
 
@@ -116,7 +134,7 @@ class StoredArray:
     """Offset and length of every chunk, ``(shards, chunks, 2)``, from objects.json; None: read from the shards."""
 
     cache: ChunkCache | None = None
-    _seen: dict[int, NDArray[np.uint64]] = field(default_factory=dict, repr=False, compare=False)
+    _seen: dict[int, NDArray[Any]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -132,11 +150,28 @@ class StoredArray:
             by_block.setdefault(time // chunk[0], []).append((position, time % chunk[0]))
         rows = range(window.row // chunk[1], (window.row + window.height - 1) // chunk[1] + 1)
         columns = range(window.column // chunk[2], (window.column + window.width - 1) // chunk[2] + 1)
-        places = [(y, x) for y in rows for x in columns]
         blocks = list(by_block)
-        at_once = max(1, READ_BYTES // (len(places) * int(np.prod(chunk)) * self.dtype.itemsize))
-        for number in range(0, len(blocks), at_once):
-            wanted = [(block, y, x) for block in blocks[number : number + at_once] for y, x in places]
+        size = int(np.prod(chunk)) * self.dtype.itemsize
+        # where one block is more than is read at once: a row of shards at a time, which are read side by side
+        is_large = len(rows) * len(columns) * size > READ_BYTES
+        for part in _cut(rows, self.layout.inner_counts[1]) if is_large else [rows]:
+            places = [(y, x) for y in part for x in columns]
+            at_once = max(1, READ_BYTES // (len(places) * size))
+            runs = [blocks[first : first + at_once] for first in range(0, len(blocks), at_once)]
+            wanted_of = [[(block, y, x) for block in run for y, x in places] for run in runs]
+            self._fill(out, by_block, wanted_of, window)
+        return out
+
+    def _fill(
+        self,
+        out: NDArray[Any],
+        by_block: dict[int, list[tuple[int, int]]],
+        runs: Iterable[list[tuple[int, int, int]]],
+        window: Window,
+    ) -> None:
+        """Put the values of chunks where ``read`` wants them, one run of chunks after the other."""
+        chunk = self.layout.chunk
+        for wanted in runs:
             for (block, y, x), values in zip(wanted, self.chunks(wanted), strict=True):
                 top, left = max(y * chunk[1], window.row), max(x * chunk[2], window.column)
                 bottom = min((y + 1) * chunk[1], window.row + window.height)
@@ -151,7 +186,6 @@ class StoredArray:
                 )
                 for position, inside in by_block[block]:
                     out[position][target] = values[inside][source]
-        return out
 
     def chunks(self, positions: Sequence[tuple[int, int, int]]) -> list[NDArray[Any]]:
         """The chunks at these positions, each the full chunk shape; what is beyond the array is missing."""
@@ -218,14 +252,33 @@ class StoredArray:
         if self.indexes is not None:
             found: NDArray[np.uint32] = self.indexes[shard]
             return found
-        if shard not in self._seen:
-            key = self.shard_key(shard)
-            try:
-                footer = self.store.get_suffix(key, index_length(self.layout.shard, self.layout.chunk))
-            except ObjectMissing:
-                raise Damaged(key, "it is missing") from None
-            self._seen[shard] = normal_index(decode_index(key, footer))
-        return self._seen[shard]
+        if self.cache is not None:
+            return self.cache.get((self.prefix, INDEX, shard, 0), lambda: self._read_index(shard))
+        index = self._seen.get(shard)
+        if index is None:
+            if len(self._seen) >= SEEN:
+                self._seen.clear()
+            index = self._seen[shard] = self._read_index(shard)
+        return index
+
+    def _read_index(self, shard: int) -> NDArray[Any]:
+        key = self.shard_key(shard)
+        try:
+            footer = self.store.get_suffix(key, index_length(self.layout.shard, self.layout.chunk))
+        except ObjectMissing:
+            raise Damaged(key, "it is missing") from None
+        index = normal_index(decode_index(key, footer))
+        # half the memory, wherever a shard is no longer than 4 GiB
+        return index.astype(np.uint32) if int(index.max()) < 2**32 else index
+
+
+def _cut(places: range, length: int) -> Iterator[range]:
+    """Cut a range where its numbers pass a multiple of ``length``."""
+    first = places.start
+    while first < places.stop:
+        stop = min((first // length + 1) * length, places.stop)
+        yield range(first, stop)
+        first = stop
 
 
 _readers: ThreadPoolExecutor | None = None
@@ -324,9 +377,8 @@ class Segment:
         )
         self.masks: dict[str, str] = document["masks"]
         self._metadata: dict[str, dict[str, Any]] = document["arrays"]
-        self._indexes: dict[str, str] = document["shard_indexes"]
+        self._packed: dict[str, str] = document["shard_indexes"]
         self._arrays: dict[str, StoredArray] = {}
-        self._places: dict[Layout, dict[int, int]] = {}
         self._lock = threading.Lock()
         self._cache = cache
 
@@ -339,18 +391,43 @@ class Segment:
         """Whether it holds an array."""
         return path in self._metadata
 
-    def places(self, of: Layout) -> dict[int, int]:
-        """Place of each period in the arrays of one layout, by the period's start.
+    @property
+    def memory(self) -> int:
+        """Bytes that it takes in memory once every array has been read; its chunks are its cache's."""
+        with self._lock:
+            packed = dict(self._packed)
+            unpacked = sum(array.indexes.nbytes for array in self._arrays.values() if array.indexes is not None)
+        layouts = {path: ArrayLayout.of_metadata(path, self._metadata[path]) for path in packed}
+        unpacked += sum(8 * math.prod(of.shard_counts) * math.prod(of.inner_counts) for of in layouts.values())
+        periods = sum(len(axis) for axis in (self.maps_axis, self.series_axis) if axis is not None)
+        named = sum(len(cog.periods) for cog in self.cogs)
+        return (
+            unpacked
+            + sum(len(text) for text in packed.values())
+            + ENTRY_BYTES * len(self.objects)
+            + ARRAY_BYTES * len(self._metadata)
+            + PERIOD_BYTES * periods
+            + 400 * len(self.cogs)
+            + 80 * named
+        )
+
+    def places(self, of: Layout, starts: Sequence[int]) -> Sequence[int]:
+        """Places of some periods in the arrays of one layout, by the periods' starts, rising.
 
         Raises:
-            Damaged: if it has no such layout.
+            Damaged: if it has no such layout, or not one of the periods.
         """
-        if of not in self._places:
-            axis = self.maps_axis if of == "maps" else self.series_axis
-            if axis is None:
-                raise Damaged(f"{self.prefix}objects.json", f"it has no {of}")
-            self._places[of] = {start: place for place, start in enumerate(axis.starts)}
-        return self._places[of]
+        axis = self.maps_axis if of == "maps" else self.series_axis
+        if axis is None:
+            raise Damaged(f"{self.prefix}objects.json", f"it has no {of}")
+        # looked for, since a table of 200 000 hours would be larger than all else that is kept of them
+        first = bisect.bisect_left(axis.starts, starts[0])
+        if axis.starts[first : first + len(starts)] == tuple(starts):
+            return range(first, first + len(starts))
+        found = [bisect.bisect_left(axis.starts, start) for start in starts]
+        if not all(at < len(axis) and axis.starts[at] == start for at, start in zip(found, starts, strict=True)):
+            raise Damaged(f"{self.prefix}objects.json", f"its {of} lack a period that its version lists there")
+        return found
 
     def metadata(self, path: str) -> dict[str, Any]:
         """The zarr.json of an array."""
@@ -364,7 +441,7 @@ class Segment:
                 if path not in self._metadata:
                     raise Damaged(key, "its segment lists no such array")
                 described = ArrayLayout.of_metadata(key, self._metadata[path])
-                packed = self._indexes.get(path)
+                packed = self._packed.get(path)
                 self._arrays[path] = StoredArray(
                     store=self.store,
                     prefix=key,
@@ -372,4 +449,5 @@ class Segment:
                     indexes=None if packed is None else unpack_indexes(packed, described),
                     cache=self._cache,
                 )
+                self._packed.pop(path, None)  # unpacked now, and not wanted twice
             return self._arrays[path]

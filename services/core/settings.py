@@ -124,6 +124,8 @@ class Settings(_Environment):
     """Where products are stored: a directory (a relative one from where the command is run) or `s3://BUCKET/PREFIX`"""
     pointer_seconds: Annotated[float, Field(ge=0, le=2)] = 2.0
     """A server knows of a newly published version this late at most; 2 is also the ceiling"""
+    memory_mb: Annotated[int, Field(ge=1)] = 1024
+    """Memory of each server process, MiB: the program (about 260), its caches and the requests it works on"""
     cache_mb: Annotated[int, Field(ge=0)] = 256
     """Memory for decoded chunks in each server process, MiB"""
     warm_share: Annotated[float, Field(ge=0, le=0.5)] = 0.125

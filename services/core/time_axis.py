@@ -135,8 +135,7 @@ class TimeAxis:
         Raises:
             TimeOutsideAxis: if none does; the message names the nearest periods.
         """
-        microsecond = int(instant.astype("datetime64[us]").astype(np.int64))
-        position = bisect.bisect_right(self._edges, microsecond) - 1
+        position = self._begun(instant) - 1
         if position >= 0 and instant < self.bounds[position, 1]:
             return position
         near = [self.ids[i] for i in (position, position + 1) if 0 <= i < len(self)]
@@ -159,13 +158,12 @@ class TimeAxis:
             raise QueryError(f"the interval {first}/{last} ends before it starts")
         low = 0
         if first is not None:
-            at = int(first.astype("datetime64[us]").astype(np.int64))
-            low = max(bisect.bisect_right(self._edges, at) - 1, 0)
+            low = max(self._begun(first) - 1, 0)
             if len(self) and self.bounds[low, 1] <= first:
                 low += 1
         high = len(self)
         if last is not None:
-            high = bisect.bisect_right(self._edges, int(last.astype("datetime64[us]").astype(np.int64)))
+            high = self._begun(last)
         if low >= high:
             extent = f"; it has {self.ids[0]} to {self.ids[-1]}" if len(self) else ""
             raise TimeOutsideAxis(f"no period of the axis touches {first or '..'}/{last or '..'}{extent}")
@@ -248,10 +246,9 @@ class TimeAxis:
             times = tuple(int(parse_instant(text)[0].astype(np.int64)) for text in document["times"])
         return cls(step=step, starts=tuple(starts), times=times)
 
-    @cached_property
-    def _edges(self) -> list[int]:
-        edges: list[int] = self.bounds[:, 0].astype("datetime64[us]").astype(np.int64).tolist()
-        return edges
+    def _begun(self, instant: np.datetime64) -> int:
+        """How many periods have begun at an instant."""
+        return bisect.bisect_right(self.starts, int(instant.astype(f"datetime64[{self.step.unit}]").astype(np.int64)))
 
     def _microseconds(self) -> tuple[int, ...]:
         return tuple(self.instants.astype(np.int64).tolist())

@@ -146,6 +146,9 @@ class Cache:
                 self.held.update(zip(missing, load(missing), strict=True))
             return [self.held[key] for key in keys]
 
+    def get(self, key: ChunkKey, load: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        return self.held.setdefault(key, load())
+
 
 def test_threads_and_versions_share_a_dataset_and_a_cache(store: Store) -> None:
     cache = Cache()

@@ -16,6 +16,8 @@ from services.core import layout
 from services.core.errors import Damaged, StoreUnavailable
 from services.core.grid import Window
 from services.core.segment import (
+    INDEX,
+    SEEN,
     ArrayLayout,
     ChunkKey,
     Segment,
@@ -152,6 +154,37 @@ class Remembering:
         if missing:
             self.held.update(zip(missing, load(missing), strict=True))
         return [self.held[key] for key in keys]
+
+    def get(self, key: ChunkKey, load: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        if key not in self.held:
+            self.held[key] = load()
+        return self.held[key]
+
+
+def test_the_index_of_a_shard_is_kept_by_the_cache_and_by_nobody_else() -> None:
+    array, counting = an_array(listed=False)
+    cache = Remembering()
+    cached = replace(array, cache=cache)
+    window = Window(row=0, column=0, height=9, width=9)
+    cached.read(range(4), window)
+    kept = [value for key, value in cache.held.items() if key[1] == INDEX]
+    assert kept
+    assert {value.dtype.name for value in kept} == {"uint32"}
+    assert not cached._seen
+    asked = len(counting.operations)
+    for key in [key for key in cache.held if key[1] != INDEX]:
+        del cache.held[key]
+    cached.read(range(4), window)
+    again = counting.operations[asked:]
+    assert again
+    assert {operation.name for operation in again} == {"get_ranges"}, "an index that is kept is not read again"
+
+
+def test_without_a_cache_few_indexes_are_kept() -> None:
+    array, _ = an_array(listed=False)
+    array._seen.update(dict.fromkeys(range(-SEEN, 0), np.zeros((1, 2))))
+    array.read(range(1), Window(row=0, column=0, height=1, width=1))
+    assert len(array._seen) == 1
 
 
 def test_a_cache_is_asked_by_array_and_chunk_and_gives_the_same_values() -> None:
