@@ -1,5 +1,6 @@
 """The service as an ASGI app: which routes there are and what they share."""
 
+import asyncio
 import importlib.metadata
 import os
 from collections.abc import AsyncIterator
@@ -18,6 +19,7 @@ from tiler.description import add_description
 from tiler.envelope import Envelope
 from tiler.fast_series import FastSeries
 from tiler.fast_tiles import FastTiles, TileCache
+from tiler.memory import Budget, Shares, watched
 from tiler.metrics import Metrics
 from tiler.parameters import refuse_unknown
 from tiler.proxies import Proxies
@@ -42,21 +44,30 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
     Args:
         settings: what is served and how much one request may ask for.
         store: where products lie; opened from ``settings.store`` and the environment's credentials if not given.
+
+    Raises:
+        SettingsError: if the caches leave no room for requests.
     """
     store = store if store is not None else Store.open(settings.store, StoreSettings.from_environment())
-    chunks = ChunkCache(settings.cache_mb * 2**20)
-    warm_up = WarmUp(chunks, int(settings.cache_mb * 2**20 * settings.warm_share))
+    shares = Shares.of(settings)
+    chunks = ChunkCache(shares.chunks)
+    warm_up = WarmUp(chunks, int(shares.chunks * settings.warm_share))
     catalogue = LiveCatalogue(store, settings, cache=chunks, seen=warm_up.seen)
     state = State(settings=settings, store=store, chunks=chunks, catalogue=catalogue)
-    tiles = TileCache(settings.tile_cache_mb * 2**20)
+    tiles = TileCache(shares.tiles)
+    budget = Budget(
+        shares.work, spare=shares.work - shares.chunks, give_way=chunks.give_way, waiting=max(1, THREADS // 2)
+    )
     metrics = Metrics(chunks, tiles)
     proxies = Proxies([network.strip() for network in settings.trusted_proxies.split(",") if network.strip()])
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
+        watch = asyncio.create_task(watched(settings.memory_mb, lambda now: metrics.weigh(now, budget.taken)))
         warm_up.start(catalogue)
         yield
+        watch.cancel()
         warm_up.close()
         catalogue.close()
 
@@ -71,6 +82,7 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
                 metrics=metrics,
                 threads=THREADS,
                 proxies=proxies,
+                budget=budget,
                 again=fast.again,
                 at_once=lambda scope: fast.at_once(scope) or series.at_once(scope),
             )

@@ -104,12 +104,14 @@ class LiveCatalogue:
         self._pointers: OrderedDict[str, Fresh[Pointer | None]] = OrderedDict()
         self._versions: OrderedDict[str, Fresh[tuple[str, ...]]] = OrderedDict()
         self._datasets: LoadingCache[tuple[str, str], Dataset] = LoadingCache(
-            share.versions, lambda dataset: _weight(f"version {dataset.version.id}", dataset.memory, share.versions),
-            lambda: self.closed(),
+            share.versions,
+            lambda dataset: _weight(f"version {dataset.version.id}", dataset.memory, share.versions),
+            self._was_closed,
         )
         self._segments: LoadingCache[SegmentKey, Segment] = LoadingCache(
-            share.segments, lambda segment: _weight(segment.prefix, segment.memory, share.segments),
-            lambda: self.closed(),
+            share.segments,
+            lambda segment: _weight(segment.prefix, segment.memory, share.segments),
+            self._was_closed,
         )
         self._listing = self._fresh(lambda: tuple(sorted(store.children(""))))
 
@@ -261,6 +263,9 @@ class LiveCatalogue:
     def close(self) -> None:
         """End the reading threads; what they are doing is waited for."""
         self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def _was_closed(self) -> None:
+        self.closed()
 
     def _fresh[T](self, read: Callable[[], T]) -> Fresh[T]:
         return Fresh(read, seconds=self._seconds, clock=self._clock, executor=self._executor)

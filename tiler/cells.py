@@ -17,6 +17,7 @@ from services.core.quantity import Quantity
 from services.core.segment import ArrayLayout, Layout
 from tiler import deadline
 from tiler.geometry import HALF_TURN, TURN, Box
+from tiler.memory import need
 
 SLIVER = 1e-6
 """Share of a cell below which an overlap is a rounding error of the coordinates."""
@@ -223,6 +224,7 @@ def read_places(
         groups = _by_chunk(run.array.layout, rows, columns)
         # what passes through would push everything else out of the cache
         keeps = len(groups) <= at_once
+        need(run.array.dtype.itemsize * min(len(groups), at_once) * int(np.prod(chunk)))
         for number in range(0, len(groups), at_once):
             deadline.check()
             batch = groups[number : number + at_once]

@@ -8,6 +8,7 @@ References: OGC 21-069r2 (CoverageJSON), RFC 7946 (GeoJSON), RFC 4180 (CSV); Net
 import copy
 import csv
 import io
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ FOREIGN = "cenote"
 
 MOST_BOUNDS = 10_000
 """Periods above which a CoverageJSON time axis leaves its bounds out; the step tells them."""
+
+LINES_AT_ONCE = 65_536
+"""Cells of a map whose lines of CSV are held at a time, 300 bytes each."""
 
 VALID_SHARE = "_valid_share"
 """Ending of the series that tells how much of an area was valid."""
@@ -508,14 +512,23 @@ def raster_csv(
     head = _rows([["time", "longitude", "latitude", *_headings(source)]])
     times = source.contents.instants
     chosen = np.ones(cells.shape, dtype=bool) if inside is None else inside
-    rows, columns = np.nonzero(chosen)
     x, y = ([str(degrees) for degrees in np.round(axis, 12).tolist()] for axis in (cells.longitudes, cells.latitudes))
-    where = [f"{x[column]},{y[row]}" for row, column in zip(rows.tolist(), columns.tolist(), strict=True)]
+    down = max(1, LINES_AT_ONCE // cells.width)
+    bands = [slice(top, top + down) for top in range(0, cells.height, down)]
+
+    def places(band: slice) -> list[str]:
+        rows, columns = np.nonzero(chosen[band])
+        return [f"{x[column]},{y[band.start + row]}" for row, column in zip(rows.tolist(), columns.tolist(), strict=True)]
+
+    alone = places(bands[0]) if len(bands) == 1 else None
     for periods, values in blocks:
-        for number, place in enumerate(periods):
-            shown = [_texts(numbers(quantity, values[quantity.name][number][chosen])) for quantity in source.quantities]
-            lines = _lines(f"{times[place]},", where, shown)
-            # with the first period, so that who waits for the first part learns whether anything can be read
+        for (number, place), band in itertools.product(enumerate(periods), bands):
+            shown = [
+                _texts(numbers(quantity, values[quantity.name][number][band][chosen[band]]))
+                for quantity in source.quantities
+            ]
+            lines = _lines(f"{times[place]},", places(band) if alone is None else alone, shown)
+            # with the first values, so that who waits for the first part learns whether anything can be read
             yield head + lines
             head = b""
 

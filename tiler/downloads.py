@@ -17,6 +17,7 @@ from tiler.answer import IMMUTABLE, describe
 from tiler.catalogue import Served
 from tiler.documents import collection_url
 from tiler.errors import NotModified
+from tiler.memory import need
 from tiler.request import INSTANCE, FromPath
 from tiler.state import State, state_of
 
@@ -82,6 +83,7 @@ def asset(request: Request, served: FromPath, path: str) -> Response:
     headers["Content-Length"] = str(part.length)
     if request.scope.get(HEAD_KEY):
         return Response(status_code=status, headers=headers)
+    need(2 * min(PIECE_BYTES, part.length))
     pieces = _pieces(state_of(request).store, key, part)
     first = next(pieces, b"")  # read before the status is sent, so that an object that is missing is told as an error
     return StreamingResponse(chain([first], pieces), status_code=status, headers=headers)

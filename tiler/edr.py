@@ -22,6 +22,7 @@ from tiler.body import Body, read_json
 from tiler.catalogue import Served
 from tiler.cells import MOST_HELD, Cells, cells_touching, columns_touching, read_cells, read_places, time_blocks
 from tiler.coverage import (
+    LINES_AT_ONCE,
     MOST_BOUNDS,
     Contents,
     Points,
@@ -37,6 +38,7 @@ from tiler.coverage import (
 )
 from tiler.formats import EDR_FORMATS, F, Format, answer, chosen_format
 from tiler.geometry import HALF_TURN, TURN, Place, area_of_geojson, read_area, read_box, read_places_text
+from tiler.memory import need
 from tiler.netcdf import netcdf
 from tiler.polygons import EARTH_RADIUS_KM, area_km2, boxes_of, covered_fraction
 from tiler.request import COLLECTION, INSTANCE, FromPath, Interval, pick_periods, pick_quantities
@@ -150,6 +152,20 @@ class DataQuery:
                 f"the answer would be about {count} bytes long as {self.kind.value} and at most "
                 f"{self.settings.max_response_bytes} are sent: ask for f=NetCDF or f=CSV, or for less"
             )
+
+    def hold(self, places: int, count: int) -> None:
+        """Take the memory that an answer for so many places, or so many bytes of JSON, needs at its peak (measured)."""
+        each = max(quantity.fill.dtype.itemsize for quantity in self.quantities)
+        values = places * len(self.positions) * len(self.quantities)
+        match self.kind:
+            case Format.NETCDF:
+                need(values * (2 * each + 24))
+            case Format.CSV:
+                product = self.served.dataset.product
+                block = places * len(self.quantities) * max(product.map_block, product.series_block or 0)
+                need(2 * each * min(values, max(MOST_HELD, block)) + 300 * max(LINES_AT_ONCE, len(self.positions)))
+            case _:
+                need(8 * count)
 
 
 def contents_of(served: Served, quantities: tuple[Quantity, ...], positions: range) -> Contents:
@@ -330,6 +346,7 @@ def series_at(request: Request, asked: DataQuery, places: list[Place], *, severa
     """
     asked.check_values(len(places), "places", asked.settings.max_values)
     asked.check_bytes(len(places) * bytes_each)
+    asked.hold(len(places), len(places) * bytes_each)
     spots, cells = spots_of(asked.grid, places)
     asked.describe(request, "series")
     values = {
@@ -380,7 +397,9 @@ def _check_cells(asked: DataQuery, cells: Cells) -> None:
     asked.check_values(cells.count, "cells", most, hint)
     per_cell = CELL_JSON_BYTES if asked.kind is Format.GEOJSON else 0
     values = len(asked.positions) * len(asked.quantities)
-    asked.check_bytes(cells.count * (per_cell + VALUE_JSON_BYTES * values))
+    count = cells.count * (per_cell + VALUE_JSON_BYTES * values)
+    asked.check_bytes(count)
+    asked.hold(cells.count, count)
 
 
 def _answer_cells(request: Request, asked: DataQuery, cells: Cells, inside: NDArray[np.bool_] | None) -> Response:

@@ -16,12 +16,19 @@ from tiler.answer import ANSWER_HEADERS, REVALIDATED, SCOPE_KEY
 from tiler.compression import Compression
 from tiler.downloads import HEAD_KEY
 from tiler.errors import RETRY_SECONDS, Problem
+from tiler.memory import Budget, Claim
 from tiler.metrics import ROUTE_KEY, Metrics
 from tiler.proxies import Proxies
 from tiler.request import COLLECTION, INSTANCE
 
 WATCHED = frozenset({"/healthz", "/readyz", "/metrics"})
 """Routes for machines that watch: never refused for load, never counted."""
+
+PIECE_BYTES = 256 * 1024
+"""Sent at a time."""
+
+STALL_SECONDS = 60.0
+"""A client that takes no piece for so long is hung up on."""
 
 NO_ROUTE = "none"
 """Route name of what no route answers."""
@@ -51,6 +58,10 @@ PREFLIGHT = {
 }
 
 
+class ClientGone(Exception):
+    """The client reads no more; the server closes its connection."""
+
+
 class Ready(NamedTuple):
     """An answer that nothing has to be waited for."""
 
@@ -75,6 +86,7 @@ class Envelope:
         metrics: where requests are counted.
         threads: worker threads of the process.
         proxies: who may say how a request reached them.
+        budget: the memory of all requests.
         again: finds the answer that the address of a GET was given before, where no header can change it.
         at_once: finds the answer to a GET where nothing has to be waited for, in less time than preparing to wait
             takes; None where ``app`` is to answer.
@@ -88,6 +100,7 @@ class Envelope:
         metrics: Metrics,
         threads: int,
         proxies: Proxies,
+        budget: Budget,
         again: Callable[[Scope], Ready | None] = lambda _: None,
         at_once: Callable[[Scope], Ready | None] = lambda _: None,
     ) -> None:
@@ -99,6 +112,7 @@ class Envelope:
         self._most = threads * (1 + settings.queue_factor)
         self._proxies = proxies
         self._compression = Compression()
+        self._budget = budget
         self._running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,7 +121,7 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         if scope["path"] in WATCHED:
-            exchange = _Exchange(scope, send, self._metrics, self._compression)
+            exchange = _Exchange(scope, send, self._metrics, self._compression, self._budget.begin())
             await self._app(exchange.inner, receive, exchange.send)
             return
         began = time.perf_counter()
@@ -121,7 +135,8 @@ class Envelope:
             if ready is not None:
                 await self._send(scope, ready, began, send)
                 return
-        exchange = _Exchange(scope, send, self._metrics, self._compression)
+        claim = self._budget.begin()
+        exchange = _Exchange(scope, send, self._metrics, self._compression, claim)
         exchange.begin(began)
         if refusal is not None:
             await refusal(exchange.inner, receive, exchange.send)
@@ -136,6 +151,7 @@ class Envelope:
             self._running -= 1
             timer.cancel()
             await exchange.end()
+            claim.settle(0)
 
     async def _send(self, scope: Scope, ready: Ready, began: float, send: Send) -> None:
         self._metrics.answered(scope["method"], ready.route, ready.status, time.perf_counter() - began)
@@ -175,8 +191,9 @@ class Envelope:
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, scope: Scope, send: Send, metrics: Metrics, compression: Compression) -> None:
-        self._send = compression.around(scope, _without_bodies(send) if scope["method"] == "HEAD" else send)
+    def __init__(self, scope: Scope, send: Send, metrics: Metrics, compression: Compression, claim: Claim) -> None:
+        passed = _paced(send, claim)
+        self._send = compression.around(scope, _without_bodies(passed) if scope["method"] == "HEAD" else passed)
         self._metrics = metrics
         self._method = scope["method"]
         self._is_head = self._method == "HEAD"
@@ -266,6 +283,33 @@ def _without_bodies(send: Send) -> Send:
         await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
     return without
+
+
+def _paced(send: Send, claim: Claim) -> Send:
+    """A ``send`` of long bodies in pieces.
+
+    The server waits before each piece until the client has taken the last one: of a body sent in one piece it would keep
+    all that a slow client leaves, and nobody would count it.
+    """
+
+    async def paced(message: Message) -> None:
+        body = message.get("body", b"")
+        if len(body) <= PIECE_BYTES:
+            await send(message)
+            return
+        is_whole = not message.get("more_body", False)
+        if is_whole:
+            claim.settle(len(body))
+        for start in range(0, len(body), PIECE_BYTES):
+            is_last = is_whole and start + PIECE_BYTES >= len(body)
+            piece = {**message, "body": body[start : start + PIECE_BYTES], "more_body": not is_last}
+            try:
+                async with asyncio.timeout(STALL_SECONDS):
+                    await send(piece)
+            except TimeoutError:
+                raise ClientGone from None
+
+    return paced
 
 
 def _route_name(scope: Scope) -> str:

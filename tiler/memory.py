@@ -4,6 +4,9 @@ A request says how much its work takes before it begins (``need``). Small needs 
 way to larger ones; and what does not fit beside the requests under way waits for its turn.
 """
 
+import asyncio
+import ctypes
+import logging
 import os
 import threading
 import time
@@ -18,6 +21,8 @@ from starlette.exceptions import HTTPException
 
 from services.core.errors import RequestTooLarge, SettingsError
 from services.core.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 MIB = 2**20
 
@@ -38,6 +43,12 @@ LEAST_WORK = 64 * MIB
 
 SMALL = 2 * MIB
 """What a request takes anyhow; not counted."""
+
+WATCH_SECONDS = 1.0
+"""How often a process looks at what it takes in memory."""
+
+WARN_SECONDS = 60.0
+"""And says in the log that it is too much."""
 
 PATIENCE_SECONDS = 4.0
 """A request that needs more than there is waits so long for others to end."""
@@ -205,13 +216,60 @@ def need(count: float) -> None:
         claim.need(int(count))
 
 
-def resident() -> int:
-    """Bytes of this process that are in memory, shared libraries among them; 0 where the system does not tell."""
+async def watched(bound_mb: int, told: Callable[[int], None]) -> None:
+    """Look at what this process takes in memory, again and again, and say in the log when it is too much.
+
+    Args:
+        bound_mb: what it may take, MiB.
+        told: told the bytes each time.
+    """
+    said = -WARN_SECONDS
+    while True:
+        now = resident()
+        told(now)
+        if now > bound_mb * MIB and time.monotonic() - said >= WARN_SECONDS:
+            said = time.monotonic()
+            logger.warning(
+                "server process %d takes %d MiB and CENOTE_MEMORY_MB is %d", os.getpid(), now // MIB, bound_mb
+            )
+        await asyncio.sleep(WATCH_SECONDS)
+
+
+def resident(process: int | None = None) -> int:
+    """Bytes of a process that are in memory, shared libraries among them; 0 where the system does not tell.
+
+    Args:
+        process: its id; this one's if None.
+    """
     try:
-        pages = int(Path("/proc/self/statm").read_bytes().split()[1])
+        pages = int(Path(f"/proc/{process or 'self'}/statm").read_bytes().split()[1])
     except (OSError, IndexError, ValueError):
         return 0
     return pages * _PAGE
 
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+"""Of glibc's malloc.h."""
+
+ARENAS = 2
+MMAPPED_BYTES = 128 * 1024
+
+
+def tune_malloc() -> None:
+    """Have glibc give memory back; does nothing where malloc is another's, or the operator set it by the environment.
+
+    By itself it keeps an arena for each thread, up to eight for each core, and after the first large block was freed it
+    takes blocks of up to 32 MiB from these arenas too, where freed ones stay between those in use.
+    """
+    if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(_M_ARENA_MAX, ARENAS)
+    mallopt(_M_MMAP_THRESHOLD, MMAPPED_BYTES)
+    mallopt(_M_TRIM_THRESHOLD, MMAPPED_BYTES)

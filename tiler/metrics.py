@@ -43,11 +43,28 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="livesum",
         )
+        self._resident = Gauge(
+            "process_resident_memory_bytes",
+            "Memory of the server process, of all of them together where there are several",
+            registry=self._registry,
+            multiprocess_mode="livesum",
+        )
+        self._claimed = Gauge(
+            "cenote_claimed_bytes",
+            "Memory that requests being answered have claimed for their work",
+            registry=self._registry,
+            multiprocess_mode="livesum",
+        )
         self._counted: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._caches = [
             _Cache(chunks, self._registry, "chunk", "Chunks found decoded in memory", "Chunks read and decoded"),
             _Cache(tiles, self._registry, "tile", "Tiles found encoded in memory", "Tiles drawn"),
         ]
+
+    def weigh(self, resident: int, claimed: int) -> None:
+        """Say what the process takes in memory, and what requests claimed of it, in bytes."""
+        self._resident.set(resident)
+        self._claimed.set(claimed)
 
     def begin(self) -> None:
         """A request came in."""

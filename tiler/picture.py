@@ -17,7 +17,11 @@ from titiler.core.utils import render_image
 from services.core.errors import QueryError
 from tiler.drawing import Drawn
 from tiler.encode import webp
+from tiler.memory import need
 from tiler.options import PictureParams, named_colormap
+
+ALGORITHM_BYTES = 96
+"""Memory for a pixel while an algorithm works on it (measured)."""
 
 VALUES = frozenset({ImageType.npy, ImageType.tif, ImageType.tiff})
 """Formats that carry values as they are."""
@@ -49,7 +53,12 @@ def picture(image: ImageData, style: Drawn, wanted: PictureParams) -> tuple[byte
     image_format, algorithm, render = wanted.format or ImageType.png, wanted.algorithm, wanted.render
     ranges, colormap = render.ranges, render.colormap
     if algorithm is not None:
+        need(ALGORITHM_BYTES * image.width * image.height)
         image = _processed(image, algorithm)
+    if colormap is not None and image.count != 1:
+        raise QueryError(
+            f"colormap_name and colormap colour one band, and the algorithm makes {image.count}: leave one out"
+        )
     if image_format in VALUES and ranges is None and colormap is None:
         return _values(image, image_format, add_mask=bool(render.return_mask))
     if image.array.dtype != np.uint8:

@@ -15,7 +15,8 @@ from tiler.chunks import ChunkCache
 from tiler.gather import Axis, Corners, Places, Separable, columns_of, corners_of, rows_of, scattered_of
 from tiler.loading import LoadingCache
 from tiler.matrices import matrix_set
-from tiler.reader import draw_values, tile_target
+from tiler.memory import need
+from tiler.reader import draw_values, pixel_bytes, tile_target
 from tiler.request import Requested
 from tiler.shortcut import NotMine, WouldWait
 from tiler.warp import Level, Target, check_cells
@@ -145,6 +146,9 @@ class Planes:
             located = self.nearest(plane, place, may_wait=may_wait)
             return plane.quantity.decode(located.cells.spread(self.taken(plane, located, may_wait=may_wait)))
         blended = self._located(plane, place, method, may_wait=may_wait)
+        if may_wait:
+            target = blended.target
+            need(pixel_bytes(target, method) * target.width * target.height)
         if not isinstance(blended.cells, Corners | Averages):
             if not may_wait:
                 raise WouldWait
@@ -171,6 +175,7 @@ class Planes:
         length, height, width = stored.layout.chunk
         check_cells(len(wanted) * length * height * width, self._settings.max_cells)
         if may_wait:
+            need(2 * stored.dtype.itemsize * len(wanted) * length * height * width)
             found = stored.chunks([(block, y, x) for y, x in wanted])
         else:
             present = self._chunks.present([(stored.prefix, block, y, x) for y, x in wanted])

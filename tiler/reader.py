@@ -23,6 +23,7 @@ from services.core.grid import Window
 from services.core.settings import Settings
 from tiler.averages import averaged
 from tiler.drawing import Drawn, drawn_by_default
+from tiler.memory import need
 from tiler.options import OVERVIEW_SIZE
 from tiler.request import Requested
 from tiler.warp import METRES_PER_DEGREE, TURN, Bounds, Gather, Level, Target, warped
@@ -278,6 +279,7 @@ def draw_values(chosen: Requested, target: Target, method: str, settings: Settin
         RequestTooLarge: if more cells would be read than a request may.
         Damaged: if a chunk does not hold.
     """
+    need(pixel_bytes(target, method) * target.width * target.height)
     level = Level.for_target(chosen.served.dataset, chosen.quantity, chosen.position, target)
     if method == NEAREST:
         return chosen.quantity.decode(Gather(level, target, settings.max_cells).nearest())
@@ -286,6 +288,13 @@ def draw_values(chosen: Requested, target: Target, method: str, settings: Settin
     if method == AVERAGE and target.is_separable:
         return averaged(level, target, settings.max_cells)
     return warped(level, target, Resampling[method], settings.max_cells)
+
+
+def pixel_bytes(target: Target, method: str) -> int:
+    """Memory for a pixel while it is drawn, at its peak: places, cells, weights, value, colour (measured)."""
+    if method == BILINEAR:
+        return 72 if target.is_separable else 176
+    return 32 if target.is_separable and method == NEAREST else 80
 
 
 def tile_target(tms: TileMatrixSet, x: int, y: int, z: int, tilesize: int | None = None, buffer: int = 0) -> Target:

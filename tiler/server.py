@@ -8,10 +8,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import override
+from typing import cast, override
 
 import uvicorn
 from fastapi import FastAPI
+from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import Process
@@ -20,6 +21,7 @@ from services.core.errors import Refused
 from services.core.settings import Settings, StoreSettings
 from services.core.store import Store
 from tiler.app import create_app
+from tiler.memory import MIB, Shares, resident, tune_malloc
 from tiler.metrics import SHARED_FOLDER
 
 logger = logging.getLogger(__name__)
@@ -63,6 +65,7 @@ def serve(
         SettingsError: if the store's address or credentials cannot be.
         Refused: if nobody can listen there, or the server processes do not start.
     """
+    Shares.of(settings)  # refused here, before anything listens
     store = Store.open(settings.store, store_settings)
     listener = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host
@@ -75,7 +78,7 @@ def serve(
         os.environ[SHARED_FOLDER] = folder
         try:
             # spawned, never forked: a client of the store that was forked hangs
-            supervisor = _Supervisor(_config(settings, store, workers), sockets=[listener])
+            supervisor = _Supervisor(_config(settings, store, workers), [listener], settings.memory_mb)
             supervisor.run()
         finally:
             del os.environ[SHARED_FOLDER]
@@ -87,6 +90,7 @@ def application(settings: Settings, store: Store) -> FastAPI:
     """The app of a server process, with its messages on stderr."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s")
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    tune_malloc()
     return create_app(settings, store)
 
 
@@ -112,6 +116,8 @@ class _Worker(Process):
         # it imports for a while before it can answer
         self._heard = time.monotonic() + START_SECONDS
         self._asked = False
+        self.is_serving = False
+        """Whether it answers requests, as it said last."""
 
     @override
     def is_alive(self, timeout: float = HUNG_SECONDS) -> bool:
@@ -121,7 +127,7 @@ class _Worker(Process):
         now = time.monotonic()
         try:
             if self._asked and self.parent_conn.poll(0):
-                self.parent_conn.recv()
+                self.is_serving = bool(self.parent_conn.recv())
                 self._heard, self._asked = now, False
             if not self._asked:
                 self.parent_conn.send(b"ping")
@@ -132,10 +138,22 @@ class _Worker(Process):
 
 
 class _Supervisor(Multiprocess):
-    """Starts workers, replaces those that died or hang, and ends them when told to."""
+    """Starts workers, replaces those that died, hang or take too much memory, and ends them when told to.
+
+    Args:
+        config: of the workers.
+        sockets: what they listen on.
+        bound_mb: memory that a worker may take, MiB.
+    """
 
     failed = False
     """Whether a worker ended before it could serve."""
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], bound_mb: int) -> None:
+        super().__init__(config, sockets)
+        self._bound_mb = bound_mb
+        self._leaving: list[tuple[Process, Process, float]] = []
+        """Worker that is to end, the one that takes its place, and until when it may take to end."""
 
     @override
     def init_processes(self) -> None:
@@ -146,6 +164,7 @@ class _Supervisor(Multiprocess):
     def keep_subprocess_alive(self) -> None:
         for at, worker in enumerate(self.processes):
             if worker.is_alive(timeout=self.config.timeout_worker_healthcheck):
+                self._check_memory(at, worker)
                 continue
             worker.kill()
             worker.join()
@@ -155,12 +174,48 @@ class _Supervisor(Multiprocess):
                 self.should_exit.set()
                 return
             logger.warning("server process %s ended with %s; another one takes its place", worker.pid, worker.exitcode)
+            mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]  # it has no types
             self.processes[at] = self._started()
+        self._end_leaving()
+
+    def _check_memory(self, at: int, worker: Process) -> None:
+        """Start another worker in the place of one that takes more than it may, which goes on until that one serves."""
+        taken = resident(worker.pid) // MIB
+        if taken <= self._bound_mb or self._leaving:  # one at a time
+            return
+        logger.warning(
+            "server process %s takes %d MiB and CENOTE_MEMORY_MB is %d; another one takes its place",
+            worker.pid,
+            taken,
+            self._bound_mb,
+        )
+        self.processes[at] = self._started()
+        self._leaving.append((worker, self.processes[at], 0.0))
+
+    def _end_leaving(self) -> None:
+        for entry in list(self._leaving):
+            old, new, deadline = entry
+            now = time.monotonic()
+            if not old.process.is_alive():
+                old.process.join()
+                mark_process_dead(old.pid)  # type: ignore[no-untyped-call]  # it has no types
+                self._leaving.remove(entry)
+            elif deadline and now > deadline:
+                old.kill()
+            elif not deadline and (cast("_Worker", new).is_serving or not new.process.is_alive()):
+                old.terminate()
+                self._leaving[self._leaving.index(entry)] = (old, new, now + DRAIN_SECONDS + STOP_SECONDS)
+
+    @override
+    def terminate_all(self) -> None:
+        for old, _, _ in self._leaving:
+            old.terminate()
+        super().terminate_all()
 
     @override
     def join_all(self) -> None:
         deadline = time.monotonic() + DRAIN_SECONDS + STOP_SECONDS
-        for worker in self.processes:
+        for worker in (*self.processes, *(old for old, _, _ in self._leaving)):
             worker.process.join(max(0.0, deadline - time.monotonic()))
             if worker.process.is_alive():
                 logger.warning("server process %s does not end and is killed", worker.pid)

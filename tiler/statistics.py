@@ -15,13 +15,17 @@ from services.core.quantity import Quantity
 from services.core.settings import Settings
 from tiler.cells import Cells, cells_touching
 from tiler.geometry import area_of_geojson
+from tiler.memory import need
 from tiler.numbers import decoded_numbers
 from tiler.options import StatisticsParams
 from tiler.polygons import EARTH_RADIUS_KM, boxes_of, covered_fraction, mean_of
 from tiler.request import Requested
 
-MOST_CELLS = 4_000_000
+MOST_CELLS = 3_000_000
 """Cells that are held at once; larger areas are read from the finest level that has no more."""
+
+CELL_BYTES = 124
+"""Memory for a cell at the peak: value, area, cover, and what is sorted (measured)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +174,7 @@ def _sample(chosen: Requested, area: MultiPolygon | None, settings: Settings, ma
             break
     else:
         raise RequestTooLarge(f"the area has {cells.count} cells at the coarsest level: ask for a smaller one")
+    need(CELL_BYTES * cells.count)
     cover = np.ones(cells.shape) if area is None else covered_fraction(area, cells)
     if not cover.any():
         raise PositionOutside("the area covers no cell of the grid")

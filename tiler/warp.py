@@ -21,6 +21,7 @@ from services.core.grid import CIRCLE, Grid, Window
 from services.core.quantity import Quantity
 from services.core.segment import StoredArray
 from tiler.loading import LoadingCache
+from tiler.memory import need
 
 TURN = 360.0
 METRES_PER_DEGREE = math.pi * 6378137 / 180
@@ -253,6 +254,7 @@ class Level:
         """
         array, local = self.stored
         check_cells(len(wanted) * math.prod(array.layout.chunk), most)
+        need(2 * array.dtype.itemsize * len(wanted) * math.prod(array.layout.chunk))
         block, within = divmod(local, array.layout.chunk[0])
         found = array.chunks([(block, y, x) for y, x in wanted])
         return {place: values[within] for place, values in zip(wanted, found, strict=True)}
@@ -391,6 +393,8 @@ def warped(level: Level, target: Target, method: Resampling, most: int) -> NDArr
     if not rows or not columns:
         return out
     check_cells(len(rows) * len(columns), most)
+    # as stored, decoded, and in GDAL; and the image
+    need((2 * level.quantity.fill.dtype.itemsize + 24) * len(rows) * len(columns) + 80 * out.size)
     source = np.full((len(rows), len(columns)), np.nan)
     for first, window, place in _windows(grid, rows, columns):
         stored = level.dataset.read_map(level.quantity, level.position, level.number, window)

@@ -23,10 +23,14 @@ from services.core.quantity import Quantity
 from services.core.segment import Layout
 from tiler import deadline
 from tiler.cells import SLIVER, Cells, cells_touching
+from tiler.memory import need
 from tiler.polygons import Outline, boxes_of, covered_fraction
 
 MOST_COARSE = 1_000_000
 """Cells of a level's map above which it is no coarse one."""
+
+COARSE_BYTES = 16 * 2**20
+"""Memory for covered shares and sums, beside the chunks."""
 
 STREAMED = 16
 """Values that are summed as they come and count as one that is held."""
@@ -122,6 +126,8 @@ def means_over(
             f"a mean over this area in {len(positions)} periods reads {touched} values and at most {most} are read for "
             "one request: narrow datetime=, parameter-name= or the area"
         )
+    each = max(quantity.fill.dtype.itemsize for quantity in quantities)
+    need((each + 8) * min(touched, PIECES_AT_ONCE) + COARSE_BYTES)
     outline = Outline.of(area)
     pieces: dict[int, tuple[_Piece, ...]] = {}
     found: dict[str, Means] = {}

@@ -13,12 +13,11 @@ import random
 import socket
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,8 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
+from services.core.catalog import current_version, version_ids
+from services.core.dataset import Dataset
 from services.core.grid import Grid
 from services.core.quantity import Quantity
 from services.core.settings import Settings, StoreSettings
@@ -39,6 +40,9 @@ REPORTS = ROOT / "infra" / "reports"
 
 SMALL_CACHES = {"CENOTE_CACHE_MB": "24", "CENOTE_TILE_CACHE_MB": "8"}
 """Far less than the data, so that most of what is read pushes something out."""
+
+GROWTH_PERCENT = 5.0
+"""From the second tenth of the requests to the last: what the mix of requests makes of itself."""
 
 MATRICES = (
     *("WebMercatorQuad",) * 6,
@@ -132,17 +136,17 @@ class Requests:
         self._targets = targets
         self._random = random.Random(seed)  # noqa: S311 - no secret
         self._kinds = {
-            self._tile: 50,
-            self._point: 8,
-            self._position: 10,
+            self._tile: 220,
+            self._point: 50,
+            self._position: 25,
             self._area: 4,
-            self._cube: 5,
+            self._cube: 4,
             self._points: 4,
             self._statistics: 3,
-            self._part: 4,
-            self._file: 4,
-            self._document: 6,
-            self._wrong: 4,
+            self._part: 5,
+            self._file: 8,
+            self._document: 20,
+            self._wrong: 12,
         }
 
     def next(self) -> Asked:
@@ -202,10 +206,11 @@ class Requests:
         return Asked(method="GET", path=path, kind="point")
 
     def _interval(self, target: Target) -> str:
-        if self._random.random() < 0.3:
+        if self._random.random() < 0.1:
             return ""
-        first, last = sorted(self._random.choices(target.periods, k=2))
-        return f"&datetime={first}/{last}"
+        first = self._random.randrange(len(target.periods))
+        last = min(first + self._random.randint(0, 3), len(target.periods) - 1)
+        return f"&datetime={target.periods[first]}/{target.periods[last]}"
 
     def _format(self) -> str:
         return f"&f={self._random.choice(SERIES_FORMATS)}"
@@ -233,7 +238,10 @@ class Requests:
         size, corners = self._random.uniform(0.1, 15), self._random.choice((3, 5, 24, 300))
         turns = np.linspace(0, 2 * np.pi, corners, endpoint=False)
         far = size * np.array([self._random.uniform(0.5, 1) for _ in turns])
-        ring = [[float(lon + r * np.cos(t)), float(np.clip(lat + r * np.sin(t), -90, 90))] for t, r in zip(turns, far)]
+        ring = [
+            [float(lon + r * np.cos(t)), float(np.clip(lat + r * np.sin(t), -90, 90))]
+            for t, r in zip(turns, far, strict=True)
+        ]
         return [*ring, ring[0]]
 
     def _area(self, target: Target) -> Asked:
@@ -318,7 +326,9 @@ class Requests:
         return Asked(method=self._random.choice(("GET", "GET", "HEAD")), path=path, kind="document")
 
     def _wrong(self, target: Target) -> Asked:
-        junk = "".join(self._random.choices("abcdefghijklmnopqrstuvwxyz0123456789%/&=?", k=self._random.randint(1, 900)))
+        junk = "".join(
+            self._random.choices("abcdefghijklmnopqrstuvwxyz0123456789%/&=?", k=self._random.randint(1, 900))
+        )
         junk = quote(junk)
         method, path = self._random.choice(
             (
@@ -419,19 +429,44 @@ def resident(pid: int) -> tuple[float, float]:
     return int(lines["VmRSS"].split()[0]) / 1024, int(lines["VmHWM"].split()[0]) / 1024
 
 
-def soak(
-    address: str, pid: int, targets: Sequence[Target], *, count: int, seconds: float, clients: int, seed: int, every: float
+def soak(  # noqa: PLR0913 - all named at the call
+    address: str,
+    pid: int,
+    targets: Sequence[Target],
+    *,
+    count: int,
+    seconds: float,
+    clients: int = 4,
+    seed: int = 1,
+    every: float = 0.25,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Found:
-    """Ask until either number is reached; looks at the process ``every`` so many seconds."""
+    """Ask until either number is reached.
+
+    Args:
+        address: of the server, host and port.
+        pid: its process.
+        targets: what it offers.
+        count: most requests.
+        seconds: longest time.
+        clients: how many ask at once.
+        seed: of the random numbers.
+        every: seconds from one look at the process to the next.
+        note: told a line for a person about every ten seconds.
+    """
     found, until = Found(), Until(count, seconds)
     crowd = [Client(address, Requests(targets, seed + number), until) for number in range(clients)]
-    began = time.monotonic()
+    began, said = time.monotonic(), 0.0
     for client in crowd:
         client.start()
     while any(client.is_alive() for client in crowd):
         time.sleep(every)
         now, found.highest = resident(pid)
-        found.samples.append((time.monotonic() - began, until.asked, now))
+        seconds_in = time.monotonic() - began
+        if seconds_in >= said:
+            said += 10
+            note(f"{seconds_in:6.0f} s {until.asked:8} requests {now:6.0f} MiB, at most {found.highest:.0f}")
+        found.samples.append((seconds_in, until.asked, now))
     for client in crowd:
         found.statuses += client.statuses
         found.faults += client.faults
@@ -440,9 +475,6 @@ def soak(
 
 def targets_of(address: str, store: Store) -> list[Target]:
     """What a server has to offer."""
-    from services.core.catalog import current_version, version_ids  # noqa: PLC0415
-    from services.core.dataset import Dataset  # noqa: PLC0415
-
     targets = []
     listing = json.loads(_get(address, "/collections"))
     for name in sorted(one["id"] for one in listing["collections"]):
@@ -484,8 +516,8 @@ def serving(url: str, environment: dict[str, str], log: Path, workers: int = 1) 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [str(Path(sysconfig.get_path("scripts")) / "cenote"), "--store", url, "serve", "--port", str(port)]
-    command += ["--workers", str(workers)]
+    command = [sys.executable, "-c", "from services.cli import main; main()", "--store", url, "serve"]
+    command += ["--port", str(port), "--workers", str(workers)]
     with log.open("wb") as messages:
         process = subprocess.Popen(command, stdout=messages, stderr=messages, env=os.environ | environment)
     address = f"127.0.0.1:{port}"
@@ -502,3 +534,127 @@ def serving(url: str, environment: dict[str, str], log: Path, workers: int = 1) 
     finally:
         process.terminate()
         process.wait(timeout=30)
+
+
+def growth(found: Found) -> tuple[float, float]:
+    """Median resident MiB of the second tenth of the requests, when caches are full, and of the last tenth."""
+    last = found.samples[-1][1]
+    early = [mib for _, count, mib in found.samples if 0.1 * last <= count < 0.2 * last]
+    late = [mib for _, count, mib in found.samples if count >= 0.9 * last]
+    return float(np.median(early)), float(np.median(late))
+
+
+def report(found: Found, settings: Settings, *, seed: int, clients: int) -> dict[str, Any]:
+    """What ``infra/reports/memory.json`` holds."""
+    early, late = growth(found)
+    step = max(1, len(found.samples) // 120)
+    kinds: Counter[str] = Counter()
+    for name, count in found.statuses.items():
+        kinds[name.partition(" ")[0]] += count
+    command = ["git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"]
+    return {
+        "commit": subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip(),
+        "seed": seed,
+        "machine": {"cores": os.cpu_count(), "system": platform.system(), "python": platform.python_version()},
+        "bound_mib": settings.memory_mb,
+        "cache_mib": settings.cache_mb,
+        "tile_cache_mib": settings.tile_cache_mb,
+        "clients": clients,
+        "requests": found.samples[-1][1],
+        "minutes": round(found.samples[-1][0] / 60, 1),
+        "highest_mib": round(found.highest, 1),
+        "median_mib_second_tenth": round(early, 1),
+        "median_mib_last_tenth": round(late, 1),
+        "growth_percent": round(100 * (late / early - 1), 2),
+        "by_kind": dict(sorted(kinds.items())),
+        "by_status": dict(sorted(_by_status(found).items())),
+        "faults": found.faults[:20],
+        "samples": [[round(seconds), count, round(mib, 1)] for seconds, count, mib in found.samples[::step]],
+    }
+
+
+def _by_status(found: Found) -> Counter[str]:
+    statuses: Counter[str] = Counter()
+    for name, count in found.statuses.items():
+        statuses[name.partition(" ")[2]] += count
+    return statuses
+
+
+WIDTH, HEIGHT, EDGE = 720, 260, 48
+
+
+def picture(content: dict[str, Any]) -> str:
+    """Resident memory over requests, and the bound, as SVG."""
+    samples, bound = content["samples"], content["bound_mib"]
+    across, down = WIDTH - 2 * EDGE, HEIGHT - 2 * EDGE
+
+    def at(count: float, mib: float) -> str:
+        return f"{EDGE + across * count / content['requests']:.1f},{EDGE + down * (1 - mib / bound):.1f}"
+
+    line = " ".join(at(count, mib) for _, count, mib in samples)
+    said = (
+        f"{content['requests']:,} random requests in {content['minutes']} minutes, {content['clients']} clients: "
+        f"at most {content['highest_mib']:.0f} of {bound} MiB, {content['growth_percent']:+.1f} % from the second "
+        "tenth to the last"
+    )
+    marks = "".join(
+        f'<text x="{EDGE - 6}" y="{EDGE + down * (1 - part / 4) + 4:.0f}" text-anchor="end">{bound * part // 4}</text>'
+        f'<path d="M{at(0, bound * part / 4)} {at(content["requests"], bound * part / 4)}" stroke="#ddd"/>'
+        for part in range(5)
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
+        'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="#fff"/>'
+        f'<text x="{EDGE}" y="24" font-size="13">Resident memory of one server process, MiB</text>{marks}'
+        f'<path d="M{at(0, bound)} {at(content["requests"], bound)}" stroke="#c33" stroke-width="2"/>'
+        f'<polyline points="{line}" fill="none" stroke="#27a" stroke-width="1.5"/>'
+        f'<text x="{EDGE}" y="{HEIGHT - 16}">{escape(said)}</text></svg>\n'
+    )
+
+
+def main() -> int:
+    """``make soak-memory``: exit 1 where the bound was passed, memory grew, or an answer was a fault."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=1_000_000, help="most requests")
+    parser.add_argument("--minutes", type=float, default=60.0, help="longest time")
+    parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--store", help="a store that is published already; else one is made")
+    given = parser.parse_args()
+
+    def note(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - it is a program
+
+    with tempfile.TemporaryDirectory(prefix="cenote-soak-") as folder:
+        url = given.store or f"{folder}/store"
+        store = Store.open(url, StoreSettings())
+        if given.store is None:
+            note("publishing")
+            publish_all(store)
+        with serving(url, {}, Path(folder) / "log") as (address, pid):
+            found = soak(
+                address,
+                pid,
+                targets_of(address, store),
+                count=given.requests,
+                seconds=60 * given.minutes,
+                clients=given.clients,
+                seed=given.seed,
+                every=1.0,
+                note=note,
+            )
+            log = (Path(folder) / "log").read_text(errors="replace")
+    settings = Settings()
+    content = report(found, settings, seed=given.seed, clients=given.clients)
+    REPORTS.mkdir(exist_ok=True)
+    (REPORTS / "memory.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    (REPORTS / "memory.svg").write_text(picture(content), encoding="utf-8")
+    note(json.dumps({name: value for name, value in content.items() if name != "samples"}, indent=1))
+    note("written: infra/reports/memory.json, infra/reports/memory.svg")
+    if found.faults:
+        note(log[-5000:])
+    return int(bool(found.faults) or found.highest > settings.memory_mb or content["growth_percent"] > GROWTH_PERCENT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
