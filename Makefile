@@ -52,6 +52,10 @@ bench-full: .venv/.dev ## the same with longer rounds and more of them, under 45
 bench-layouts: .venv/.dev ## chunks, shards, codecs, packing, levels, blocks against others, in memory, under 10 minutes  [ARGS=]
 	$(BIN)/python -m tests.bench.layouts $(ARGS)
 
+.PHONY: soak-memory
+soak-memory: .venv/.dev ## random requests of every kind for an hour: does a server keep its bound?  [ARGS='--minutes 10']
+	$(BIN)/python -m tests.tiler.load $(ARGS)
+
 .PHONY: check
 check: .venv/.dev ## ruff, format, mypy --strict, import-linter, constraints; changes nothing, says all before it fails
 	@failed=; for what in "ruff check ." "ruff format --check ." mypy "lint-imports --no-logo" \

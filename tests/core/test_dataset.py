@@ -147,7 +147,10 @@ class Cache:
             return [self.held[key] for key in keys]
 
     def get(self, key: ChunkKey, load: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-        return self.held.setdefault(key, load())
+        if key not in self.held:
+            self.loads += 1
+            self.held[key] = load()
+        return self.held[key]
 
 
 def test_threads_and_versions_share_a_dataset_and_a_cache(store: Store) -> None:

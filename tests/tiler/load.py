@@ -42,7 +42,7 @@ SMALL_CACHES = {"CENOTE_CACHE_MB": "24", "CENOTE_TILE_CACHE_MB": "8"}
 """Far less than the data, so that most of what is read pushes something out."""
 
 GROWTH_PERCENT = 5.0
-"""From the second tenth of the requests to the last: what the mix of requests makes of itself."""
+"""From the fifth tenth of the requests to the last: what the mix of requests makes of itself."""
 
 MATRICES = (
     *("WebMercatorQuad",) * 6,
@@ -415,11 +415,6 @@ class Found:
     highest: float = 0.0
     """Most resident MiB at any time, as the kernel counted it."""
 
-    def resident_after(self, share: float) -> list[float]:
-        """Resident MiB of the samples taken after that share of the requests."""
-        last = self.samples[-1][1]
-        return [mib for _, count, mib in self.samples if count >= share * last]
-
 
 def resident(pid: int) -> tuple[float, float]:
     """MiB of a process in memory now, and at most so far."""
@@ -536,17 +531,17 @@ def serving(url: str, environment: dict[str, str], log: Path, workers: int = 1) 
         process.wait(timeout=30)
 
 
-def growth(found: Found) -> tuple[float, float]:
-    """Median resident MiB of the second tenth of the requests, when caches are full, and of the last tenth."""
-    last = found.samples[-1][1]
-    early = [mib for _, count, mib in found.samples if 0.1 * last <= count < 0.2 * last]
-    late = [mib for _, count, mib in found.samples if count >= 0.9 * last]
+def growth(samples: Sequence[tuple[float, int, float]]) -> tuple[float, float]:
+    """Median resident MiB of the fifth tenth of the requests, when caches are full, and of the last tenth."""
+    last = samples[-1][1]
+    early = [mib for _, count, mib in samples if 0.4 * last <= count < 0.5 * last]
+    late = [mib for _, count, mib in samples if count >= 0.9 * last]
     return float(np.median(early)), float(np.median(late))
 
 
 def report(found: Found, settings: Settings, *, seed: int, clients: int) -> dict[str, Any]:
     """What ``infra/reports/memory.json`` holds."""
-    early, late = growth(found)
+    early, late = growth(found.samples)
     step = max(1, len(found.samples) // 120)
     kinds: Counter[str] = Counter()
     for name, count in found.statuses.items():
@@ -563,7 +558,7 @@ def report(found: Found, settings: Settings, *, seed: int, clients: int) -> dict
         "requests": found.samples[-1][1],
         "minutes": round(found.samples[-1][0] / 60, 1),
         "highest_mib": round(found.highest, 1),
-        "median_mib_second_tenth": round(early, 1),
+        "median_mib_fifth_tenth": round(early, 1),
         "median_mib_last_tenth": round(late, 1),
         "growth_percent": round(100 * (late / early - 1), 2),
         "by_kind": dict(sorted(kinds.items())),
@@ -594,7 +589,7 @@ def picture(content: dict[str, Any]) -> str:
     line = " ".join(at(count, mib) for _, count, mib in samples)
     said = (
         f"{content['requests']:,} random requests in {content['minutes']} minutes, {content['clients']} clients: "
-        f"at most {content['highest_mib']:.0f} of {bound} MiB, {content['growth_percent']:+.1f} % from the second "
+        f"at most {content['highest_mib']:.0f} of {bound} MiB, {content['growth_percent']:+.1f} % from the fifth "
         "tenth to the last"
     )
     marks = "".join(

@@ -17,6 +17,7 @@ from tiler.chunks import ChunkCache
 from tiler.envelope import Envelope
 from tiler.errors import add_handlers
 from tiler.fast_tiles import TileCache
+from tiler.memory import Budget
 from tiler.metrics import Metrics
 from tiler.proxies import Proxies
 
@@ -75,7 +76,12 @@ def wrapped(gate: threading.Event) -> Callable[..., TestClient]:
         chosen = Settings(**settings)  # type: ignore[arg-type]  # each has its own type
         metrics = Metrics(ChunkCache(0), TileCache(0))
         envelope = Envelope(
-            app.build_middleware_stack(), settings=chosen, metrics=metrics, threads=threads, proxies=Proxies()
+            app.build_middleware_stack(),
+            settings=chosen,
+            metrics=metrics,
+            threads=threads,
+            proxies=Proxies(),
+            budget=Budget(2**30, spare=0, give_way=lambda _: None, waiting=1),
         )
         app.build_middleware_stack = lambda: envelope  # type: ignore[method-assign]
         app.state.metrics = metrics
