@@ -42,7 +42,7 @@ SMALL_CACHES = {"CENOTE_CACHE_MB": "24", "CENOTE_TILE_CACHE_MB": "8"}
 """Far less than the data, so that most of what is read pushes something out."""
 
 GROWTH_PERCENT = 5.0
-"""From the fifth tenth of the requests to the last: what the mix of requests makes of itself."""
+"""After warm-up: what the mix of requests makes of itself."""
 
 MATRICES = (
     *("WebMercatorQuad",) * 6,
@@ -532,11 +532,15 @@ def serving(url: str, environment: dict[str, str], log: Path, workers: int = 1) 
 
 
 def growth(samples: Sequence[tuple[float, int, float]]) -> tuple[float, float]:
-    """Median resident MiB of the fifth tenth of the requests, when caches are full, and of the last tenth."""
+    """Resident MiB that is left between large requests, when caches are full and at the end.
+
+    The lower fifth of the samples, from two fifths to seven tenths of the requests, and from there on: what large
+    requests hold for a moment is chance.
+    """
     last = samples[-1][1]
-    early = [mib for _, count, mib in samples if 0.4 * last <= count < 0.5 * last]
-    late = [mib for _, count, mib in samples if count >= 0.9 * last]
-    return float(np.median(early)), float(np.median(late))
+    early = [mib for _, count, mib in samples if 0.4 * last <= count < 0.7 * last]
+    late = [mib for _, count, mib in samples if count >= 0.7 * last]
+    return float(np.percentile(early, 20)), float(np.percentile(late, 20))
 
 
 def report(found: Found, settings: Settings, *, seed: int, clients: int) -> dict[str, Any]:
@@ -558,8 +562,8 @@ def report(found: Found, settings: Settings, *, seed: int, clients: int) -> dict
         "requests": found.samples[-1][1],
         "minutes": round(found.samples[-1][0] / 60, 1),
         "highest_mib": round(found.highest, 1),
-        "median_mib_fifth_tenth": round(early, 1),
-        "median_mib_last_tenth": round(late, 1),
+        "left_mib_after_warm_up": round(early, 1),
+        "left_mib_at_end": round(late, 1),
         "growth_percent": round(100 * (late / early - 1), 2),
         "by_kind": dict(sorted(kinds.items())),
         "by_status": dict(sorted(_by_status(found).items())),
@@ -589,8 +593,8 @@ def picture(content: dict[str, Any]) -> str:
     line = " ".join(at(count, mib) for _, count, mib in samples)
     said = (
         f"{content['requests']:,} random requests in {content['minutes']} minutes, {content['clients']} clients: "
-        f"at most {content['highest_mib']:.0f} of {bound} MiB, {content['growth_percent']:+.1f} % from the fifth "
-        "tenth to the last"
+        f"at most {content['highest_mib']:.0f} of {bound} MiB, {content['growth_percent']:+.1f} % after "
+        "warm-up"
     )
     marks = "".join(
         f'<text x="{EDGE - 6}" y="{EDGE + down * (1 - part / 4) + 4:.0f}" text-anchor="end">{bound * part // 4}</text>'

@@ -21,7 +21,7 @@ from services.core.settings import Settings, StoreSettings
 from services.core.store import Store
 from services.core.time_axis import TimeAxis
 from tests.tiler.conftest import PLACE, Arrays, a_product, publish_arrays
-from tests.tiler.load import GROWTH_PERCENT, SMALL_CACHES, growth, publish_all, serving, soak, targets_of
+from tests.tiler.load import SMALL_CACHES, growth, publish_all, serving, soak, targets_of
 from tests.tiler.test_server import fetch, wait_for, workers_of
 from tiler import envelope, memory
 from tiler.app import create_app
@@ -35,7 +35,10 @@ from tiler.proxies import Proxies
 
 BOUND_MB = 640
 REQUESTS = 10_000
-SECONDS = 150.0
+SECONDS = 100.0
+MOST_GROWTH = 1.1
+"""A slow machine asks two thousand requests in that time, of which some are still the first of their kind; without
+eviction it is 1.3. ``make soak-memory`` is stricter."""
 
 
 @pytest.mark.slow
@@ -48,17 +51,25 @@ def test_memory_does_not_grow_whatever_is_asked(tmp_path: Path) -> None:
     with serving(url, environment, tmp_path / "log") as (address, pid):
         targets = targets_of(address, store)
         found = soak(address, pid, targets, count=REQUESTS, seconds=SECONDS)
-        metrics = fetch(f"http://{address}/metrics")[1].decode()
+
+        def claimed() -> float:
+            return numbers_of(address)["cenote_claimed_bytes"]
+
+        wait_for(lambda: claimed() == 0.0, 30, "return of what requests claimed")
+        numbers = numbers_of(address)
     assert found.faults == []
     assert found.samples[-1][1] > REQUESTS / 10, "the machine is too slow to say anything"
     early, late = growth(found.samples)
     assert found.highest < BOUND_MB
-    assert late < early * (1 + GROWTH_PERCENT / 100), f"{early:.0f} MiB after warm-up and {late:.0f} MiB at the end"
-    numbers = {line.split(" ")[0]: float(line.split(" ")[1]) for line in metrics.splitlines() if line[0] != "#"}
-    assert numbers["cenote_claimed_bytes"] == 0.0, "what requests claimed is given back"
+    assert late < early * MOST_GROWTH, f"{early:.0f} MiB after warm-up and {late:.0f} MiB at the end"
     assert numbers["cenote_chunk_cache_bytes"] <= int(SMALL_CACHES["CENOTE_CACHE_MB"]) * MIB
     assert numbers["cenote_chunk_cache_misses_total"] > 1000, "most was pushed out of the cache"
     assert 100 * MIB < numbers["process_resident_memory_bytes"] < BOUND_MB * MIB
+
+
+def numbers_of(address: str) -> dict[str, float]:
+    text = fetch(f"http://{address}/metrics")[1].decode()
+    return {line.split(" ")[0]: float(line.split(" ")[1]) for line in text.splitlines() if line[0] != "#"}
 
 
 PROGRAM = """\
