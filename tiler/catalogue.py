@@ -81,7 +81,7 @@ class LiveCatalogue:
             its segments it opens beside those who answer requests (``tiler.loading.Beside``).
 
     Attributes:
-        closed: called when a version or segment was closed for want of memory, so that nobody else keeps it open.
+        closed: all called when a version or segment was closed for want of memory, so that nobody else keeps it open.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class LiveCatalogue:
         cache: ChunkCache | None = None,
         seen: Callable[[Dataset], None] = lambda _: None,
     ) -> None:
-        self.closed: Callable[[], None] = lambda: None
+        self.closed: list[Callable[[], None]] = []
         share = Shares.of(settings)
         self._store = store
         self._seen = seen
@@ -265,7 +265,8 @@ class LiveCatalogue:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     def _was_closed(self) -> None:
-        self.closed()
+        for told in self.closed:
+            told()
 
     def _fresh[T](self, read: Callable[[], T]) -> Fresh[T]:
         return Fresh(read, seconds=self._seconds, clock=self._clock, executor=self._executor)

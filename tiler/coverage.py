@@ -518,7 +518,9 @@ def raster_csv(
 
     def places(band: slice) -> list[str]:
         rows, columns = np.nonzero(chosen[band])
-        return [f"{x[column]},{y[band.start + row]}" for row, column in zip(rows.tolist(), columns.tolist(), strict=True)]
+        return [
+            f"{x[column]},{y[band.start + row]}" for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
+        ]
 
     alone = places(bands[0]) if len(bands) == 1 else None
     for periods, values in blocks:

@@ -33,8 +33,11 @@ from tiler.request import COLLECTION, INSTANCE, pick_periods, pick_quantities
 from tiler.shortcut import NotMine, Shortcut, WouldWait
 from tiler.state import State
 
-PREPARED = 64
-"""Spans of periods of collections that are kept resolved."""
+PREPARED_BYTES = 16 * 2**20
+"""Memory for spans of periods of collections that are kept resolved."""
+
+PERIOD_BYTES = 300
+"""Of them, for a period: instants, bounds and their text in JSON, and where its values lie."""
 
 MOST_VALUES = 4096
 """Values of an answer; longer ones are made by the routes, which is not felt then."""
@@ -96,7 +99,10 @@ class FastSeries(Shortcut[Asked]):
         self._settings = state.settings
         self._catalogue = state.catalogue
         self._chunks = state.chunks
-        self._prepared: LoadingCache[tuple[str, str, str | None, str | None], _Prepared] = LoadingCache(PREPARED)
+        self._prepared: LoadingCache[tuple[str, str, str | None, str | None], _Prepared] = LoadingCache(
+            PREPARED_BYTES, lambda found: 10_000 + PERIOD_BYTES * len(found.positions)
+        )
+        state.catalogue.closed.append(self._prepared.clear)
 
     @override
     def asked(self, scope: Scope) -> Asked | None:

@@ -168,7 +168,7 @@ class FastTiles(Shortcut[Asked]):
         self._tiles = tiles
         self._chosen: LoadingCache[tuple[str, str, str | None, str | None, str | None], Chosen] = LoadingCache(CHOSEN)
         # they hold versions and segments, which were closed to make room
-        state.catalogue.closed = self._chosen.clear
+        state.catalogue.closed.append(self._chosen.clear)
         self._painters: LoadingCache[tuple[object, ...], Painter] = LoadingCache(
             PAINTERS_BYTES, lambda painter: painter.bytes
         )
