@@ -132,7 +132,7 @@ class Cache:
     """Keeps everything, and loads once however many ask at the same time."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock, self.inner = threading.Lock(), threading.Lock()
         self.held: dict[ChunkKey, NDArray[Any]] = {}
         self.loads = 0
 
@@ -147,10 +147,11 @@ class Cache:
             return [self.held[key] for key in keys]
 
     def get(self, key: ChunkKey, load: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-        if key not in self.held:
-            self.loads += 1
-            self.held[key] = load()
-        return self.held[key]
+        with self.inner:  # asked for within a load, by several threads
+            if key not in self.held:
+                self.loads += 1
+                self.held[key] = load()
+            return self.held[key]
 
 
 def test_threads_and_versions_share_a_dataset_and_a_cache(store: Store) -> None:
