@@ -39,7 +39,7 @@ OPENED_BYTES = 1500
 READERS = 4
 """Threads that read pointers and listings."""
 
-WATCHED = OPEN_DATASETS // 2
+WATCHED = 32
 """Collections of which a new version is looked for though nobody asks: no more, so that those asked for stay open."""
 
 

@@ -288,8 +288,8 @@ def _without_bodies(send: Send) -> Send:
 def _paced(send: Send, claim: Claim) -> Send:
     """A ``send`` of long bodies in pieces.
 
-    The server waits before each piece until the client has taken the last one: of a body sent in one piece it would keep
-    all that a slow client leaves, and nobody would count it.
+    The server waits before each piece until the client has taken the last one: of a body sent in one piece it would
+    keep all that a slow client leaves, and nobody would count it.
     """
 
     async def paced(message: Message) -> None:

@@ -25,6 +25,7 @@ from tiler.compression import KEPT_BYTES, SMALL, Compression
 from tiler.envelope import Envelope
 from tiler.errors import add_handlers
 from tiler.fast_tiles import TileCache
+from tiler.memory import Budget
 from tiler.metrics import Metrics
 from tiler.proxies import Proxies
 
@@ -211,6 +212,7 @@ def wrapped() -> Callable[..., TestClient]:
             metrics=Metrics(ChunkCache(0), TileCache(0)),
             threads=2,
             proxies=Proxies(),
+            budget=Budget(2**30, spare=0, give_way=lambda _: None, waiting=1),
         )
         app.build_middleware_stack = lambda: envelope  # type: ignore[method-assign]
         return TestClient(app, raise_server_exceptions=False)
