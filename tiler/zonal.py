@@ -157,12 +157,12 @@ def _is_good(quantity: Quantity, means: Means) -> bool:
 
 def _divisions(product: Product, periods: int, area: MultiPolygon) -> list[_Division]:
     """The division that reads least, then finer ones, full resolution last."""
-    boxes = boxes_of(area)
     grid = product.grid
-    finest = _finest(product, periods, cells_touching(grid, boxes))
+    around = cells_touching(grid, boxes_of(area))
+    finest = _finest(product, periods, around)
     coarse: list[_Division] = []
     for level in range(grid.levels - 1, 0, -1):
-        cells = cells_touching(grid.level(level), boxes)
+        cells = _coarser(around, level)
         if cells.count > MOST_COARSE or (coarse and cells.count * periods > coarse[-1].touched):
             break
         coarse.append(_coarse(product, periods, area, level, cells))
@@ -170,6 +170,17 @@ def _divisions(product: Product, periods: int, area: MultiPolygon) -> list[_Divi
     if best.touched >= finest.touched:
         return [finest]
     return [one for one in coarse if one.level <= best.level] + [finest]
+
+
+def _coarser(cells: Cells, level: int) -> Cells:
+    """The rectangle of a level that holds a rectangle of level 0; no sliver of it is left out."""
+    factor, grid = 2**level, cells.grid.level(level)
+    row, column = cells.row // factor, cells.column // factor
+    height = (cells.row + cells.height - 1) // factor - row + 1
+    last = cells.column + cells.width - 1
+    beyond = last - cells.grid.width
+    width = last // factor - column + 1 if beyond < 0 else grid.width - column + beyond // factor + 1
+    return Cells(grid=grid, row=row, height=height, column=column, width=min(width, grid.width))
 
 
 def _finest(product: Product, periods: int, cells: Cells) -> _Division:

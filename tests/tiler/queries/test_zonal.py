@@ -108,6 +108,9 @@ AREAS: dict[str, list[tuple[float, float]]] = {
     "one cell": [(10.3, 10.3), (10.4, 10.3), (10.4, 10.4), (10.3, 10.4), (10.3, 10.3)],
     # as a whole over the southern end of each grid, where rows of a level reach beyond it
     "south": [(-170, -89), (170, -89), (170, 20), (-170, 20), (-170, -89)],
+    # too low for a row of a level to be touched, and not for one of full resolution
+    "sliver": [(0, 0), (29, 0), (0, 1e-6), (0, 0)],
+    "sliver beside": [(0, 1e-6), (0, -1), (29, 0), (0, 1e-6)],
     "thin": [(-15, -30), (50, 36), (50, 36.05), (-15, -30)],
 }
 
