@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.core import layout
-from services.core.dataset import Dataset
+from services.core.dataset import Dataset, Run
 from services.core.errors import PositionOutside
 from services.core.grid import CIRCLE, Grid, Window
 from services.core.product import Product
@@ -26,8 +26,11 @@ SLIVER = 1e-6
 MOST_HELD = 4_000_000
 """Values of one quantity that are read in one go."""
 
-MOST_DECODED = 32_000_000
-"""Values of chunks that are held while single cells are taken out of them."""
+MOST_DECODED = 16_000_000
+"""Values of chunks that are kept for others when single cells are taken out of them."""
+
+SHARDS_AT_ONCE = 16
+"""Shards that are read before it is asked whether anybody still waits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,24 +222,41 @@ def read_places(
         return out
     rows, columns = np.array(places, dtype=np.intp).T
     source, chunk = source_of(dataset.product, len(positions), rows, columns)
-    at_once = max(1, MOST_DECODED // int(np.prod(chunk)))
+    size = int(np.prod(chunk))
     for run in dataset.runs(quantity, positions, source):
         groups = _by_chunk(run.array.layout, rows, columns)
+
+        def take(number: int, values: NDArray[Any], groups: Any = groups, run: Run = run) -> None:
+            y, x, members = groups[number]
+            found = run.of(values)[:, rows[members] - y * chunk[1], columns[members] - x * chunk[2]]
+            if run.is_whole:
+                out[members] = found.T
+            else:
+                out[members[:, np.newaxis], run.asked] = found.T
+
+        wanted = [(run.block, y, x) for y, x, _ in groups]
+        if len(groups) * size <= MOST_DECODED:
+            need(run.array.dtype.itemsize * len(groups) * size)
+            for number, values in enumerate(run.array.chunks(wanted)):
+                take(number, values)
+            continue
         # what passes through would push everything else out of the cache
-        keeps = len(groups) <= at_once
-        need(run.array.dtype.itemsize * min(len(groups), at_once) * int(np.prod(chunk)))
-        for number in range(0, len(groups), at_once):
+        for first, last in _few_shards(run.array.layout, groups):
             deadline.check()
-            batch = groups[number : number + at_once]
-            wanted = [(run.block, y, x) for y, x, _ in batch]
-            chunks = run.array.chunks(wanted) if keeps else run.array.load(wanted)
-            for (y, x, members), values in zip(batch, chunks, strict=True):
-                found = run.of(values)[:, rows[members] - y * chunk[1], columns[members] - x * chunk[2]]
-                if run.is_whole:
-                    out[members] = found.T
-                else:
-                    out[members[:, np.newaxis], run.asked] = found.T
+            run.array.visit(
+                wanted[first:last],
+                lambda number, values, first=first, take=take: take(first + number, values),  # type: ignore[misc]
+            )
     return out
+
+
+def _few_shards(stored: ArrayLayout, groups: Sequence[tuple[int, int, Any]]) -> Iterator[tuple[int, int]]:
+    """Cut cells by chunk into runs of whole shards, as many as are read in a fraction of a second."""
+    _, down, across = stored.inner_counts
+    shards = [(y // down, x // across) for y, x, _ in groups]
+    edges = [0, *(number for number in range(1, len(shards)) if shards[number] != shards[number - 1]), len(shards)]
+    for first in range(0, len(edges) - 1, SHARDS_AT_ONCE):
+        yield edges[first], edges[min(first + SHARDS_AT_ONCE, len(edges) - 1)]
 
 
 def source_of(

@@ -199,22 +199,44 @@ class StoredArray:
 
         One request for each shard, which the store may split where they lie far apart; shards are read side by side.
         """
+        loaded: dict[int, NDArray[Any]] = {}
+        self._visit(positions, loaded.__setitem__, is_kept=True)
+        return [loaded[order] for order in range(len(positions))]
+
+    def visit(self, positions: Sequence[tuple[int, int, int]], use: Callable[[int, NDArray[Any]], None]) -> None:
+        """Show chunks one by one, past the cache and in any order, and by several threads at a time.
+
+        Each thread decodes into the same memory again and again: fresh memory for each chunk takes half as long again.
+
+        Args:
+            positions: which chunks.
+            use: given the place of a chunk in ``positions`` and its values, which are gone when it returns.
+        """
+        self._visit(positions, use, is_kept=False)
+
+    def _visit(
+        self, positions: Sequence[tuple[int, int, int]], use: Callable[[int, NDArray[Any]], None], *, is_kept: bool
+    ) -> None:
         by_shard: dict[int, list[tuple[int, int]]] = {}
         for order, position in enumerate(positions):
             shard, inner = self._address(position)
             by_shard.setdefault(shard, []).append((order, inner))
-        if len(by_shard) == 1:
-            parts = [self._of_shard(*entry) for entry in by_shard.items()]
+        wanted = [(shard, members, use, is_kept) for shard, members in by_shard.items()]
+        if len(wanted) == 1:
+            self._visit_shard(*wanted[0])
         else:
-            parts = side_by_side(self._of_shard, by_shard.items())
-        loaded = {order: chunk for part in parts for order, chunk in part}
-        return [loaded[order] for order in range(len(positions))]
+            side_by_side(self._visit_shard, wanted)
 
-    def _of_shard(self, shard: int, members: Sequence[tuple[int, int]]) -> list[tuple[int, NDArray[Any]]]:
-        """Chunks of one shard, given and answered as (order, number in the shard) and (order, values)."""
+    def _visit_shard(
+        self,
+        shard: int,
+        members: Sequence[tuple[int, int]],
+        use: Callable[[int, NDArray[Any]], None],
+        is_kept: bool,  # noqa: FBT001
+    ) -> None:
+        """Show chunks of one shard, given as (order, number in the shard)."""
         key = self.shard_key(shard)
         index = self._index(shard)
-        loaded: list[tuple[int, NDArray[Any]]] = []
         ranges: list[tuple[int, int]] = []
         present: list[int] = []
         for order, inner in members:
@@ -223,15 +245,15 @@ class StoredArray:
                 ranges.append((offset, length))
                 present.append(order)
             else:
-                loaded.append((order, np.full(self.layout.chunk, self.layout.fill, dtype=self.dtype)))
+                use(order, np.full(self.layout.chunk, self.layout.fill, dtype=self.dtype))
         if ranges:
             try:
                 bodies = self.store.get_ranges(key, ranges)
             except ObjectMissing:
                 raise Damaged(key, "it is missing") from None
+            same = None if is_kept else np.empty(self.layout.chunk, dtype=self.dtype)
             for order, body in zip(present, bodies, strict=True):
-                loaded.append((order, decode_chunk(key, body, self.layout.chunk, self.dtype)))
-        return loaded
+                use(order, decode_chunk(key, body, self.layout.chunk, self.dtype, same))
 
     def _address(self, position: tuple[int, int, int]) -> tuple[int, int]:
         inner = self.layout.inner_counts

@@ -24,6 +24,9 @@ ABSENT = np.uint64(2**64 - 1)
 
 CRC_BYTES = 4
 
+BLOSC_HEADER = 16
+"""Bytes."""
+
 # In a main thread numcodecs would let blosc's threads write their blocks in the order they happen to finish: equal
 # values would give other bytes each time.
 numcodecs.blosc.use_threads = False
@@ -110,8 +113,17 @@ def decode_index(key: str, footer: bytes) -> NDArray[np.uint64]:
     return np.frombuffer(body, dtype="<u8").reshape(-1, 2)
 
 
-def decode_chunk(key: str, coded: bytes, chunk: Shape3, dtype: np.dtype[Any]) -> NDArray[Any]:
+def decode_chunk(
+    key: str, coded: bytes, chunk: Shape3, dtype: np.dtype[Any], out: NDArray[Any] | None = None
+) -> NDArray[Any]:
     """The values of a chunk, ``chunk`` large, read-only.
+
+    Args:
+        key: of the shard, for messages.
+        coded: the chunk as stored.
+        chunk: its shape.
+        dtype: its type.
+        out: where the values are written and answered from, instead of into memory of their own.
 
     Raises:
         Damaged: if its checksum does not hold or it decodes to another size.
@@ -119,14 +131,18 @@ def decode_chunk(key: str, coded: bytes, chunk: Shape3, dtype: np.dtype[Any]) ->
     body, crc = coded[:-CRC_BYTES], coded[-CRC_BYTES:]
     if google_crc32c.value(body) != int.from_bytes(crc, "little"):
         raise Damaged(key, "the checksum of a chunk does not hold")
+    wanted = int(np.prod(chunk)) * dtype.itemsize
+    if len(body) < BLOSC_HEADER:
+        raise Damaged(key, f"a chunk cannot be decoded (it is cut short to {len(body)} bytes)")
+    # Blosc's header holds the size; what is given to decode into may be larger without a word
+    said = int.from_bytes(body[4:8], "little")
+    if said != wanted:
+        raise Damaged(key, f"a chunk holds {said} bytes and not {wanted}")
     try:
-        raw = _BLOSC.decode(body)
+        raw = _BLOSC.decode(body, out)
     except (RuntimeError, ValueError) as error:
         raise Damaged(key, f"a chunk cannot be decoded ({error})") from None
-    wanted = int(np.prod(chunk)) * dtype.itemsize
-    if len(raw) != wanted:
-        raise Damaged(key, f"a chunk holds {len(raw)} bytes and not {wanted}")
-    return np.frombuffer(raw, dtype=dtype).reshape(chunk)
+    return np.frombuffer(raw, dtype=dtype).reshape(chunk) if out is None else out
 
 
 def shard_chunks(shard: Shape3, chunk: Shape3) -> Iterator[tuple[int, int, int]]:

@@ -217,6 +217,23 @@ def test_a_cache_that_holds_some_chunks_is_filled_by_one_request_for_each_shard(
     ]
 
 
+def test_chunks_are_shown_past_the_cache_one_by_one() -> None:
+    array, counting = an_array(listed=True)
+    cache = Remembering()
+    cached = replace(array, cache=cache)
+    wanted = [(time, y, x) for time in (3, 0) for y in (2, 0, 1) for x in (1, 0)]
+    kept = array.chunks(wanted)
+    counting.operations.clear()
+    seen: dict[int, np.ndarray[Any, Any]] = {}
+    cached.visit(wanted, lambda number, values: seen.update({number: values.copy()}))
+    assert sorted(seen) == list(range(len(wanted)))
+    for number, values in seen.items():
+        np.testing.assert_array_equal(values, kept[number])
+    assert not cache.held
+    read = [one.keys for one in counting.operations]
+    assert len(read) == len(set(read)), "one request for each shard"
+
+
 @pytest.mark.parametrize("listed", [True, False])
 def test_a_missing_or_short_shard_is_damage_that_names_its_key(*, listed: bool) -> None:
     array, counting = an_array(listed=listed)
