@@ -183,6 +183,9 @@ class Points:
     several: bool
     """Whether several places were asked for, though it may be one."""
 
+    ids: tuple[str | int | None, ...] = ()
+    """Of the features that the places came as; empty where they came as none."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Raster:
@@ -239,9 +242,11 @@ def _points_coverage(answer: Points) -> Document:
     parameters = source.contents.parameters
     coverages = []
     for place, spot in enumerate(answer.spots):
+        named = answer.ids[place] if answer.ids else None
         coverages.append(
             {
                 "type": "Coverage",
+                **({} if named is None else {"id": str(named)}),
                 "domain": {
                     "type": "Domain",
                     "domainType": "PointSeries",
@@ -416,7 +421,7 @@ def _point_features(answer: Points) -> list[Document]:
     return [
         {
             "type": "Feature",
-            "id": place,
+            "id": place if not answer.ids or answer.ids[place] is None else answer.ids[place],
             "geometry": {"type": "Point", "coordinates": [spot.longitude, spot.latitude]},
             "properties": {
                 "datetime": times,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -356,10 +356,17 @@ def series_at(request: Request, asked: DataQuery, places: list[Place], *, severa
     return Points(source=asked.source(), spots=spots, values=values, several=several)
 
 
-def answer_places(request: Request, asked: DataQuery, places: list[Place], *, several: bool) -> Response:
-    """Series at places in one of the EDR encodings."""
+def answer_places(
+    request: Request,
+    asked: DataQuery,
+    places: list[Place],
+    *,
+    several: bool,
+    ids: tuple[str | int | None, ...] = (),
+) -> Response:
+    """Series at places in one of the EDR encodings; ids are those of the features that the places came as."""
     found = series_at(request, asked, places, several=several, bytes_each=asked.bytes_each)
-    return _encoded(asked, found, "position")
+    return _encoded(asked, replace(found, ids=ids), "position")
 
 
 def _encoded(asked: DataQuery, found: Points | Raster | Zonal, query: str) -> Response:

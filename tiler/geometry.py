@@ -103,17 +103,19 @@ def check_area(geometry: BaseGeometry, *, most: int) -> MultiPolygon:
         raise RequestTooLarge(f"the geometry has {count} vertices; at most {most} are allowed, so simplify it")
     for x, y in shapely.get_coordinates(geometry).tolist():
         check_place(x, y)
+    area = geometry if isinstance(geometry, MultiPolygon) else MultiPolygon([geometry])
+    # before it is looked at as a whole: an edge that goes the wrong way round crosses others
+    for polygon in area.geoms:
+        for ring in (polygon.exterior, *polygon.interiors):
+            spans = np.abs(np.diff(shapely.get_coordinates(ring)[:, 0]))
+            if bool(((spans > HALF_TURN) & (spans != TURN)).any()):
+                raise QueryError(
+                    f"an edge of the area spans {float(spans.max()):g} degrees of longitude, so it is not clear which "
+                    "way round it goes; to cross the antimeridian write longitudes past 180 (170 to 190), else put a "
+                    "vertex in between"
+                )
     if not geometry.is_valid:
         raise QueryError(f"the area is not valid: {shapely.is_valid_reason(geometry).replace('[', ' at [')}")
-    area = geometry if isinstance(geometry, MultiPolygon) else MultiPolygon([geometry])
-    for ring in rings(area):
-        spans = np.abs(np.diff(ring[:, 0]))
-        if bool(((spans > HALF_TURN) & (spans != TURN)).any()):
-            raise QueryError(
-                f"an edge of the area spans {float(spans.max()):g} degrees of longitude, so it is not clear which way "
-                "round it goes; to cross the antimeridian write longitudes past 180 (170 to 190), else put a vertex in "
-                "between"
-            )
     return area
 
 

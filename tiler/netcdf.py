@@ -134,6 +134,7 @@ def _zonal(file: Any, answer: Zonal) -> None:
         for packing in ("scale_factor", "add_offset", "grid_mapping"):
             attributes.pop(packing, None)
         attributes["long_name"] = mean_said(quantity)
+        attributes["largest_error"] = answer.error[quantity.name]
         attributes["ancillary_variables"] = " ".join(
             filter(None, [f"{quantity.name}{VALID_SHARE}", attributes.get("ancillary_variables")])
         )

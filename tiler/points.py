@@ -51,12 +51,13 @@ def router(state: State) -> APIRouter:  # noqa: ARG001 - every router of the app
 def points(request: Request, asked: Annotated[DataQuery, Depends(points_query)], body: Body) -> Response:
     """Series at many places, answered in the order asked.
 
-    The body is a GeoJSON FeatureCollection of Points (whose ids come back), or `{"coords": [[lon, lat], ...]}`.
+    The body is a GeoJSON FeatureCollection of Points, or `{"coords": [[lon, lat], ...]}`. Ids of features come back in
+    JSON, GeoJSON and CoverageJSON; CSV and NetCDF number the places from 0 in the order asked.
     """
     places, ids = read_body(read_json(body), most=asked.settings.max_places_post)
     asked = replace(asked, query={**asked.query, "points": len(places)})
     if asked.kind not in {Format.JSON, Format.CSV}:
-        return answer_places(request, asked, places, several=True)
+        return answer_places(request, asked, places, several=True, ids=tuple(ids))
     bytes_each = len(asked.positions) * VALUE_JSON_BYTES * len(asked.quantities) + CELL_JSON_BYTES
     found = series_at(request, asked, places, several=True, bytes_each=bytes_each)
     name = f"{asked.served.id}_points"

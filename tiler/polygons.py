@@ -39,16 +39,21 @@ class Outline:
 
     west: float
     east: float
+    size: float
+    """Of the area, square degrees."""
 
     @classmethod
     def of(cls, area: MultiPolygon) -> "Outline":
         """The outline of an area."""
         west, _, east, _ = area.bounds
-        return cls(edges=_edges(area), west=float(west), east=float(east))
+        return cls(edges=_edges(area), west=float(west), east=float(east), size=float(area.area))
 
-    def covered(self, cells: Cells, least: float = SLIVER) -> NDArray[np.float64]:
+    def covered(self, cells: Cells, least: float | None = None) -> NDArray[np.float64]:
         """What ``covered_fraction`` answers."""
         grid = cells.grid
+        if least is None:
+            # an area much smaller than a cell is no sliver of it
+            least = SLIVER * min(1.0, self.size / float(grid.step_x * grid.step_y))
         turn = float(CIRCLE / grid.step_x)
         # a piece counts for the rows that it passes through, and for no other
         north = float(grid.north) - cells.row * float(grid.step_y)
@@ -71,7 +76,7 @@ class Outline:
         return fraction
 
 
-def covered_fraction(area: MultiPolygon, cells: Cells, least: float = SLIVER) -> NDArray[np.float64]:
+def covered_fraction(area: MultiPolygon, cells: Cells, least: float | None = None) -> NDArray[np.float64]:
     """Share of each cell's area on the sphere that an area covers, ``(y, x)``, 0..1.
 
     The outline is cut at every edge of a cell; each piece adds the area between itself and the eastern edge of its
@@ -83,7 +88,7 @@ def covered_fraction(area: MultiPolygon, cells: Cells, least: float = SLIVER) ->
     Args:
         area: longitude and latitude in degrees.
         cells: which.
-        least: a smaller share is none.
+        least: a smaller share is none; if not given, a millionth, or of an area smaller than a cell a millionth of it.
 
     Raises:
         RequestTooLarge: if the outline crosses too many cells.

@@ -22,7 +22,7 @@ from services.core.product import Product
 from services.core.quantity import Quantity
 from services.core.segment import Layout
 from tiler import deadline
-from tiler.cells import SLIVER, Cells, cells_touching
+from tiler.cells import Cells, cells_touching
 from tiler.memory import need
 from tiler.polygons import Outline, boxes_of, covered_fraction
 
@@ -275,7 +275,7 @@ def _pieces(product: Product, division: _Division, outline: Outline) -> Iterator
         top, left = y * chunk[1], x * chunk[2]
         height, width = min(chunk[1], grid.height - top), min(len(run) * chunk[2], grid.width - left)
         window = Cells(grid=grid, row=top, height=height, column=left, width=width)
-        weights = outline.covered(window, least=SLIVER) * window.row_areas[:, np.newaxis]
+        weights = outline.covered(window) * window.row_areas[:, np.newaxis]
         if division.level:
             rows = (top + np.arange(height)) // factor - cells.row
             columns = ((left + np.arange(width)) // factor - cells.column) % cells.grid.width

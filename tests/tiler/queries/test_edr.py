@@ -446,6 +446,25 @@ def test_mean_is_the_same_in_every_encoding(world: Any) -> None:
     assert feature["area_km2"] == pytest.approx(float(file.attrs["area_km2"]), abs=1e-3)
 
 
+def test_a_mean_tells_its_largest_error(world: Any) -> None:
+    url = f"/collections/xco2_test/area?coords={TRIANGLE}&aggregate=mean&datetime=2016-01&f="
+    told = exact(world.client.get(f"{url}CoverageJSON")).json()["cenote"]["largest_error"]
+    assert told["xco2"] == 0  # so small an area is read at full resolution
+    assert exact(world.client.get(f"{url}GeoJSON")).json()["features"][0]["properties"]["largest_error"] == told
+    file = exact(world.client.get(f"{url}NetCDF"))
+    with xr.open_dataset(io.BytesIO(file.content), engine="h5netcdf") as found:
+        assert found["xco2"].attrs["largest_error"] == 0.0
+
+
+def test_an_area_much_smaller_than_a_cell_is_its_cell(world: Any) -> None:
+    tiny = "POLYGON((10.3 20.3,10.3001 20.3,10.3001 20.3001,10.3 20.3001,10.3 20.3))"
+    query = "parameter-name=xco2&datetime=2016/2016"
+    mean = exact(world.client.get(f"/collections/xco2_test/area?coords={tiny}&aggregate=mean&{query}")).json()
+    point = exact(world.client.get(f"/collections/xco2_test/position?coords=POINT(10.3 20.3)&{query}")).json()
+    assert mean["ranges"]["xco2"]["values"] == point["ranges"]["xco2"]["values"]
+    assert {*mean["ranges"]["xco2_valid_share"]["values"]} <= {0.0, 1.0}
+
+
 def test_area_in_the_body_equals_area_in_the_address(world: Any) -> None:
     geometry = shapely.geometry.mapping(shapely.from_wkt(TRIANGLE))
     asked = "/collections/xco2_test/area?datetime=2016-05&parameter-name=xco2"

@@ -64,6 +64,24 @@ def test_a_batch_equals_xarray_sel_in_the_order_asked(world: Any, form: str) -> 
     assert document["cenote"]["version"] == world.sources["xco2_test"].version.id
 
 
+def test_ids_of_features_come_back(world: Any) -> None:
+    features = [
+        {
+            "type": "Feature",
+            "properties": {},
+            "geometry": {"type": "Point", "coordinates": list(PLACES[number])},
+            **more,
+        }
+        for number, more in enumerate(({"id": "site A"}, {"id": 7}, {}))
+    ]
+    body = {"type": "FeatureCollection", "features": features}
+    url = "xco2_test/points?datetime=2016-01&f="
+    found = post(world.client, f"{url}geojson", body).json()["features"]
+    assert [one["id"] for one in found] == ["site A", 7, 2]
+    coverages = post(world.client, f"{url}covjson", body).json()["coverages"]
+    assert [one.get("id") for one in coverages] == ["site A", "7", None]
+
+
 def test_a_batch_in_csv_numbers_the_places(world: Any) -> None:
     url = "xco2_test/points?f=csv&parameter-name=xco2&datetime=2016"
     rows = list(csv.DictReader(io.StringIO(post(world.client, url, {"coords": PLACES}).text)))

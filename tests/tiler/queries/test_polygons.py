@@ -198,6 +198,8 @@ def test_places_at_the_limit_are_read_and_one_more_is_refused() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        # the way round that was not meant crosses itself: what is said is what to do about it
+        ("POLYGON((0 70,90 70,180 70,-90 70,0 70))", "write longitudes past 180"),
         ("POLYGON((0 0,10 10,10 0,0 10,0 0))", "not valid: Self-intersection"),
         ("POLYGON((0 0,1 0,1 1))", "not well-known text"),
         ("POLYGON EMPTY", "an empty POLYGON"),
