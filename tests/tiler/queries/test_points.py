@@ -65,14 +65,10 @@ def test_a_batch_equals_xarray_sel_in_the_order_asked(world: Any, form: str) -> 
 
 
 def test_ids_of_features_come_back(world: Any) -> None:
+    named: tuple[dict[str, Any], ...] = ({"id": "site A"}, {"id": 7}, {})
     features = [
-        {
-            "type": "Feature",
-            "properties": {},
-            "geometry": {"type": "Point", "coordinates": list(PLACES[number])},
-            **more,
-        }
-        for number, more in enumerate(({"id": "site A"}, {"id": 7}, {}))
+        {"type": "Feature", "properties": {}, "geometry": {"type": "Point", "coordinates": list(place)}, **more}
+        for place, more in zip(PLACES, named, strict=False)
     ]
     body = {"type": "FeatureCollection", "features": features}
     url = "xco2_test/points?datetime=2016-01&f="
