@@ -40,7 +40,7 @@ test-fast: .venv/.dev tiler/static/vendor/.made ## the quick loop, under a minut
 	$(BIN)/pytest -n $(JOBS) --dist loadfile -m "not slow and not cluster and not s3 and not realdata and not browser" $(ARGS)
 
 .PHONY: bench
-bench: .venv/.dev ## ours against real peers on the same files, under 10 minutes; the first time makes data and environments (12 GB)
+bench: .venv/.dev ## ours against real peers on the same files, under 10 minutes; the first time makes data and environments (22 GB)
 	$(BIN)/python infra/minio/minio.py path >/dev/null
 	$(BIN)/python -m tests.bench $(ARGS)
 
