@@ -16,6 +16,9 @@ from services.core.quantity import Quantity
 from tiler.gather import Axis, Separable
 from tiler.warp import Float, Index, Level, Target, fractional
 
+_NOTHING = 1e-9
+"""Share of a pixel below which a cell covers nothing of it."""
+
 
 class _Weights(NamedTuple):
     """How cells along one axis make up the pixels."""
@@ -121,6 +124,8 @@ def _weights(first: Float, last: Float, count: int, *, is_closed: bool) -> _Weig
     parts = int((np.ceil(last).astype(np.int64) - start).max(initial=1))
     cells = start + np.arange(max(parts, 1))[:, np.newaxis]
     shares = np.clip(np.minimum(last, cells + 1) - np.maximum(first, cells), 0.0, None)
+    # where edges of pixels and cells are the same, what rounding leaves is no ground
+    shares[shares < _NOTHING * (last - first)] = 0.0
     if not is_closed:
         shares[(cells < 0) | (cells >= count)] = 0.0
     used = cells[shares > 0]

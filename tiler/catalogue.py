@@ -174,6 +174,10 @@ class LiveCatalogue:
         fresh = None if known is None else known.at_once()
         return None if fresh is None or fresh[0] is None else fresh[0].version
 
+    def holds(self, served: Served) -> bool:
+        """Whether an opened version is the one that is kept: others are heavy, and to be held by nobody else."""
+        return self._datasets.peek((served.id, served.version)) is served.dataset
+
     def pointer(self, collection: str) -> Pointer:
         """The pointer of a collection, for those who tell of versions rather than of data.
 

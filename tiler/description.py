@@ -26,7 +26,7 @@ def add_description(app: FastAPI) -> None:
         body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
         return body, f'"{layout.digest(body)[:32]}"'
 
-    async def description(request: Request) -> Response:
+    def description(request: Request) -> Response:
         body, tag = written(request.scope.get("root_path", "").rstrip("/"))
         tag_content(request, tag)
         return Response(body, media_type=JSON)

@@ -373,7 +373,9 @@ def _encoded(asked: DataQuery, found: Points | Raster | Zonal, query: str) -> Re
     """An answer in the encoding that was asked for."""
     match asked.kind, found:
         case Format.CSV, Points():
-            body: bytes | Iterator[bytes] = points_csv(found)
+            parts = points_csv(found)
+            # a place in one piece as from tiler/fast_series.py: compressed it has the same tag, so be it the same bytes
+            body: bytes | Iterator[bytes] = parts if found.several else b"".join(parts)
         case Format.CSV, Zonal():
             body = zonal_csv(found)
         case Format.NETCDF, _:

@@ -150,8 +150,10 @@ class Envelope:
         finally:
             self._running -= 1
             timer.cancel()
-            await exchange.end()
-            claim.settle(0)
+            try:
+                await exchange.end()
+            finally:
+                claim.settle(0)
 
     async def _send(self, scope: Scope, ready: Ready, began: float, send: Send) -> None:
         self._metrics.answered(scope["method"], ready.route, ready.status, time.perf_counter() - began)
@@ -295,21 +297,24 @@ def _paced(send: Send, claim: Claim) -> Send:
     async def paced(message: Message) -> None:
         body = message.get("body", b"")
         if len(body) <= PIECE_BYTES:
-            await send(message)
+            await _taken(send, message)
             return
         is_whole = not message.get("more_body", False)
         if is_whole:
             claim.settle(len(body))
         for start in range(0, len(body), PIECE_BYTES):
             is_last = is_whole and start + PIECE_BYTES >= len(body)
-            piece = {**message, "body": body[start : start + PIECE_BYTES], "more_body": not is_last}
-            try:
-                async with asyncio.timeout(STALL_SECONDS):
-                    await send(piece)
-            except TimeoutError:
-                raise ClientGone from None
+            await _taken(send, {**message, "body": body[start : start + PIECE_BYTES], "more_body": not is_last})
 
     return paced
+
+
+async def _taken(send: Send, message: Message) -> None:
+    try:
+        async with asyncio.timeout(STALL_SECONDS):
+            await send(message)
+    except TimeoutError:
+        raise ClientGone from None
 
 
 def _route_name(scope: Scope) -> str:

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 import numpy as np
 from starlette.types import ASGIApp, Scope
 
+from services.core.errors import CenoteError
 from tiler import encode
 from tiler.answer import IMMUTABLE, REVALIDATED, STALE, content_of, is_held, query_key, said_of, tag_of
 from tiler.catalogue import Served
@@ -180,7 +181,12 @@ class FastTiles(Shortcut[Asked]):
         The request must not name what it holds, nor have come by a proxy that adds a prefix.
         """
         given = self._given.get((scope["path"], scope["query_string"]))
-        if given is None or (given.version is not None and self._catalogue.current(given.collection) != given.version):
+        if given is None:
+            return None
+        try:
+            if given.version is not None and self._catalogue.current(given.collection) != given.version:
+                return None
+        except CenoteError:  # whoever may wait meets it again, and tells it
             return None
         picture = self._tiles.use(given.tag)
         return None if picture is None else Ready(200, given.headers, picture.body, given.route)
@@ -239,7 +245,8 @@ class FastTiles(Shortcut[Asked]):
             lambda version: self._catalogue.dataset(asked.collection, version),
         )
         chosen = _chosen(found)
-        self._chosen.put(key, chosen)
+        if self._catalogue.holds(served):
+            self._chosen.put(key, chosen)
         return chosen
 
     def _picture(self, asked: Asked, chosen: Chosen, may_wait: bool) -> Picture:  # noqa: FBT001

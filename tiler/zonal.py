@@ -38,6 +38,12 @@ STREAMED = 16
 PIECES_AT_ONCE = 16_000_000
 """Decoded values of chunks that are held at a time."""
 
+WINDOW_CELLS = 1_000_000
+"""Cells of full resolution whose weights are worked out, or held, at a time."""
+
+MOST_KEPT = 32_000_000
+"""Decoded values of chunks that are kept for the next mean over the same area."""
+
 FRACTION_STEPS = 255
 """Steps in which a level tells how much of a cell was valid."""
 
@@ -129,18 +135,21 @@ def means_over(
     each = max(quantity.fill.dtype.itemsize for quantity in quantities)
     need((each + 8) * min(touched, PIECES_AT_ONCE) + COARSE_BYTES)
     outline = Outline.of(area)
-    pieces: dict[int, tuple[_Piece, ...]] = {}
     found: dict[str, Means] = {}
-    for quantity in quantities:
-        for division in divisions:
-            if division is not divisions[0] and division.touched * len(quantities) > most:
-                break  # what was found is told with its error
-            if division.level not in pieces:
-                pieces[division.level] = tuple(_pieces(dataset.product, division, outline))
-            means = _means(dataset, quantity, positions, division, pieces[division.level])
+    left = list(quantities)
+    for division in divisions:
+        if division is not divisions[0] and division.touched * len(quantities) > most:
+            break  # what was found is told with its error
+        for quantity, means in _means(dataset, left, positions, division, outline):
             found[quantity.name] = means
-            if _is_good(quantity, means):
-                break
+        left = [quantity for quantity in left if not _is_good(quantity, found[quantity.name])]
+        if not left:
+            break
+    if any(np.isinf(found[quantity.name].error).any() for quantity in left):
+        raise RequestTooLarge(
+            "nearly nothing of this area is valid, so that its mean needs full resolution, and it covers too much of "
+            "that: narrow datetime= or the area"
+        )
     return found
 
 
@@ -270,7 +279,9 @@ def _pieces(product: Product, division: _Division, outline: Outline) -> Iterator
     """The cells at full resolution that count, chunk by chunk, with their weights."""
     grid, factor, cells = product.grid, 2**division.level, division.cells
     chunk = dict(_sources(product))[division.source]
-    for run in _adjacent(division.chunks):
+    longest = max(1, WINDOW_CELLS // (chunk[1] * chunk[2]))
+    for run in _adjacent(division.chunks, longest):
+        deadline.check()
         y, x = run[0]
         top, left = y * chunk[1], x * chunk[2]
         height, width = min(chunk[1], grid.height - top), min(len(run) * chunk[2], grid.width - left)
@@ -289,11 +300,11 @@ def _pieces(product: Product, division: _Division, outline: Outline) -> Iterator
                 yield _Piece(at=place, inside=rows * chunk[2] + columns, weights=inside[rows, columns])
 
 
-def _adjacent(chunks: Sequence[_At]) -> Iterator[list[_At]]:
-    """Chunks in runs that lie side by side in a row."""
+def _adjacent(chunks: Sequence[_At], longest: int) -> Iterator[list[_At]]:
+    """Chunks in runs that lie side by side in a row, ``longest`` of them at most."""
     run: list[_At] = []
     for one in chunks:
-        if run and (one.y, one.x) != (run[-1].y, run[-1].x + 1):
+        if len(run) == longest or (run and (one.y, one.x) != (run[-1].y, run[-1].x + 1)):
             yield run
             run = []
         run.append(one)
@@ -319,8 +330,14 @@ class _Sums:
         self.lost = np.zeros(periods)
         """Weight times what a stored step may be wrong by, in steps."""
 
-        self.partial: list[tuple[int, NDArray[np.float64], NDArray[np.float64]]] = []
-        """Period, values and uncertain weights of cells of a level that are valid in part."""
+        self.uncertain = np.zeros(periods)
+        """Weight that cells of a level which are valid in part may have more or less."""
+
+        self.near = np.zeros(periods)
+        """A value near the mean, as stored."""
+
+        self.shifted = np.zeros(periods)
+        """Uncertain weights times how far their values lie from ``near``."""
 
     def add(self, asked: Sequence[int] | NDArray[np.intp], stored: NDArray[Any], weights: NDArray[np.float64]) -> None:
         """Add cells.
@@ -354,32 +371,50 @@ class _Sums:
         # of equal values it is what decoding gives
         equal = steps == 0
         value[equal] = (self.first * scale + (self.quantity.add_offset or 0.0))[equal]
-        error = self.lost / weight
-        for place, values, uncertain in self.partial:
-            mean = self.first[place] + steps[place]
-            left = self.weight[place] - uncertain.sum()
-            shifted = float((np.abs(values - mean) * uncertain).sum())
-            error[place] += shifted / left if left > 0 else np.inf if shifted else 0.0
+        # of weights that are wrong by so much a mean is wrong by that times how far their values lie from it
+        certain = weight - self.uncertain
+        shifted = self.shifted + self.uncertain * np.abs(self.first + steps - self.near)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            error = np.where(certain > 0, (self.lost + shifted) / certain, np.inf)
+        error[(self.lost == 0) & (self.uncertain == 0)] = 0.0
         return Means(value=value, valid=self.weight, error=np.where(np.isnan(weight), 0.0, error * scale))
 
 
 def _means(
-    dataset: Dataset, quantity: Quantity, positions: range, division: _Division, pieces: Sequence[_Piece]
-) -> Means:
-    sums = _Sums(quantity, len(positions))
+    dataset: Dataset, quantities: Sequence[Quantity], positions: range, division: _Division, outline: Outline
+) -> list[tuple[Quantity, Means]]:
+    sums = [_Sums(quantity, len(positions)) for quantity in quantities]
     if division.level and division.whole.any():
-        _add_coarse(sums, dataset, positions, division)
-    for run in dataset.runs(quantity, positions, division.source):
-        depth, height, width = run.array.layout.chunk
-        at_once = max(1, PIECES_AT_ONCE // (depth * height * width))
-        for number in range(0, len(pieces), at_once):
-            deadline.check()
-            batch = pieces[number : number + at_once]
-            chunks = run.array.chunks([(run.block, *piece.at) for piece in batch])
-            for piece, chunk in zip(batch, chunks, strict=True):
-                cells = run.of(chunk).reshape(len(run.asked), height * width)
-                sums.add(run.asked, np.take(cells, piece.inside, axis=1), piece.weights)
-    return sums.means()
+        for one in sums:
+            _add_coarse(one, dataset, positions, division)
+    # what passes through would push everything else out of the cache
+    size = dict(_sources(dataset.product))[division.source]
+    is_kept = _decoded(division.chunks, size, len(positions)) * len(quantities) <= MOST_KEPT
+    for batch in _batches(_pieces(dataset.product, division, outline), int(np.prod(size))):
+        for one in sums:
+            for run in dataset.runs(one.quantity, positions, division.source):
+                deadline.check()
+                _, height, width = run.array.layout.chunk
+                wanted = [(run.block, *piece.at) for piece in batch]
+                chunks = run.array.chunks(wanted) if is_kept else run.array.load(wanted)
+                for piece, chunk in zip(batch, chunks, strict=True):
+                    cells = run.of(chunk).reshape(len(run.asked), height * width)
+                    one.add(run.asked, np.take(cells, piece.inside, axis=1), piece.weights)
+    return [(one.quantity, one.means()) for one in sums]
+
+
+def _batches(pieces: Iterator[_Piece], size: int) -> Iterator[list[_Piece]]:
+    """Pieces in lists of which neither the chunks, of ``size`` values each, nor the weights are too many."""
+    batch: list[_Piece] = []
+    cells = 0
+    for piece in pieces:
+        batch.append(piece)
+        cells += piece.inside.size
+        if cells >= WINDOW_CELLS or (len(batch) + 1) * size > PIECES_AT_ONCE:
+            yield batch
+            batch, cells = [], 0
+    if batch:
+        yield batch
 
 
 def _add_coarse(sums: _Sums, dataset: Dataset, positions: range, division: _Division) -> None:
@@ -392,10 +427,16 @@ def _add_coarse(sums: _Sums, dataset: Dataset, positions: range, division: _Divi
         inside, valid = stored[division.whole], share[division.whole]
         sums.add([place], inside[np.newaxis], areas * valid)
         present = valid > 0
-        sums.lost[place] = float((areas * valid)[present] @ _lost_steps(quantity, inside[present]))
+        if not present.any():
+            continue
         partial = present & (valid < 1)
+        most = areas * np.where(partial, np.minimum(valid + 1 / FRACTION_STEPS, 1.0), valid)
+        sums.lost[place] = float(most[present] @ _lost_steps(quantity, inside[present]))
+        sums.near[place] = sums.first[place] + sums.total[place] / sums.weight[place]
         if partial.any():
-            sums.partial.append((place, inside[partial].astype(np.float64), areas[partial] / FRACTION_STEPS))
+            uncertain = areas[partial] / FRACTION_STEPS
+            sums.uncertain[place] = float(uncertain.sum())
+            sums.shifted[place] = float(uncertain @ np.abs(inside[partial].astype(np.float64) - sums.near[place]))
 
 
 def _lost_steps(quantity: Quantity, stored: NDArray[Any]) -> NDArray[np.float64]:

@@ -25,6 +25,9 @@ TEXT_FACTOR = 8
 REMEMBERED = 16
 """Spans of periods that a dataset remembers the place of."""
 
+MOST_STRETCHES = 64
+"""Stretches of such a span: maps of one period each are not worth it."""
+
 MOST_REMEMBERED = 4096
 """Periods of such a span."""
 
@@ -223,7 +226,7 @@ class Dataset:
             )
             for (name, block), (asked, inside) in groups.items()
         )
-        if key is not None and len(positions) <= MOST_REMEMBERED:
+        if key is not None and len(positions) <= MOST_REMEMBERED and len(found) <= MOST_STRETCHES:
             while len(self._known_stretches) >= REMEMBERED:
                 # another thread may have taken the oldest
                 self._known_stretches.pop(next(iter(self._known_stretches), key), None)

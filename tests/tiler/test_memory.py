@@ -315,6 +315,11 @@ def test_a_long_body_is_sent_as_fast_as_the_client_takes_it(monkeypatch: pytest.
     with pytest.raises(envelope.ClientGone):
         asyncio.run(wrapped(dict(scope), receive, stalls))
     assert budget.taken == 0
+    # a stream of small parts too
+    body = b"1,2,3\r\n" * 100
+    with pytest.raises(envelope.ClientGone):
+        asyncio.run(wrapped(dict(scope), receive, stalls))
+    assert budget.taken == 0
 
 
 def test_a_process_knows_what_it_takes() -> None:

@@ -3,9 +3,10 @@
 import io
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import override
+from typing import Any, override
 
 import numpy as np
 import pytest
@@ -82,6 +83,53 @@ def test_a_picture_kept_for_an_address_goes_with_its_version(directory: Store, s
         assert time.monotonic() < deadline
     assert answer.content != old.content
     assert client.get(picture).content == answer.content
+
+
+def test_a_picture_kept_for_an_address_is_no_answer_where_the_pointer_is_damaged(
+    directory: Store, service: Serve
+) -> None:
+    picture = f"{C}/tiles/WebMercatorQuad/1/0/0.png"
+    publish(directory, 1)
+    client = service(directory, pointer_seconds=0.2)
+    assert client.get(picture).status_code == client.get(picture).status_code == 200
+    directory.overwrite(layout.pointer_key("demo"), b"garbage")
+    deadline = time.monotonic() + 5
+    while (answer := client.get(picture)).status_code == 200:
+        assert time.monotonic() < deadline
+    assert answer.status_code == 502
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["access-control-allow-origin"] == "*"
+
+
+def test_positions_and_cubes_beside_each_other_do_not_wait_for_ever(
+    directory: Store, service: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One reads what the other has begun to load, and the threads that read shards are few."""
+    periods = 400
+    grid = Grid.of(west=0, north=4, step_x="1", width=4, height=4)
+    product = a_product("hours", grid, PLACE, map_block=24, step="PT1H")
+    values = np.random.default_rng(0).random((periods, 4, 4))
+    axis = TimeAxis.regular("2020-01-01T00", "PT1H", periods)
+    publish_arrays(directory, Arrays(product=product, axis=axis, values={"place": values}))
+    monkeypatch.setattr("services.core.segment.READERS", 2)
+    monkeypatch.setattr("services.core.segment._readers", None)
+    inner = type(directory).get_ranges
+
+    def slow(self: Store, key: str, ranges: Any) -> Any:
+        time.sleep(0.02)
+        return inner(self, key, ranges)
+
+    monkeypatch.setattr(type(directory), "get_ranges", slow)
+    paths = ["/collections/hours/position?coords=POINT(1.5 1.5)", "/collections/hours/cube?bbox=0,0,4,4"] * 2
+    for turn in range(6):
+        client = service(directory, warm_share=0)
+        client.get("/collections/hours")
+        with ThreadPoolExecutor(4) as pool:
+            answers = []
+            for path in paths[turn % 2 :] + paths[: turn % 2]:
+                answers.append(pool.submit(client.get, path))
+                time.sleep(0.004 * (turn % 3))
+            assert [answer.result(timeout=30).status_code for answer in answers] == [200] * 4
 
 
 def test_an_old_version_is_still_there(directory: Store, service: Serve) -> None:
