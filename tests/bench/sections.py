@@ -51,6 +51,9 @@ AFRICA: list[tuple[float, float]] = [
 ]
 """A continental polygon, longitude and latitude."""
 
+OF_THE_WAY = {"date", "connection"}
+"""Headers that a server adds to every answer."""
+
 SERIES_AT_ONCE = 50
 """Places of a turn."""
 
@@ -253,7 +256,11 @@ def again(bench: Bench) -> None:
         entry = Entry(peer=OURS, server=servers[OURS], requests=requests)
         with urllib.request.urlopen(f"http://127.0.0.1:{servers[OURS].address}{requests[0][1]}") as answer:
             picture = answer.read()
-            headers = [(name.lower(), value) for name, value in answer.headers.items() if name.lower() != "date"]
+            headers = [
+                (name.lower(), value)
+                for name, value in answer.headers.items()
+                if name.lower() not in {"date", "connection"}
+            ]
         (folder / "tile.png").write_bytes(picture)
         (folder / "tile.json").write_text(json.dumps(headers))
         with serving_floor(bench, folder) as memory:

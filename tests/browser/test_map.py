@@ -1,6 +1,7 @@
 import io
 import math
 import re
+import time
 import urllib.parse
 from collections.abc import Callable
 from itertools import pairwise
@@ -323,11 +324,20 @@ def test_empty_store_says_what_to_do(browser: "Browser", empty_service: str) -> 
     assert "Nothing is published yet" in said
 
 
+def until_listed(served: str, collection: str) -> None:
+    """Wait until a service lists a collection: what is listed may be two seconds old."""
+    deadline = time.monotonic() + 5
+    while collection not in [one["id"] for one in httpx.get(f"{served}/collections").json()["collections"]]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def test_a_version_published_meanwhile_is_shown_without_a_reload(
     browser: "Browser", changing_service: tuple[str, Callable[[str, float], "Version"]]
 ) -> None:
     served, publish = changing_service
     before = publish("Before", 0.5)
+    until_listed(served, "halves")
     open_map(browser, served, "/map/halves#t=2016-01")
     wait_for_colour(browser, WEST, 10 + 11 * 0.5)
     after = publish("After", 1.5)

@@ -150,7 +150,9 @@ def test_a_store_that_fails_the_warm_up_fails_nobody_else(
     store.seen.clear()
     assert client.get(TILES[0]).status_code == 200
     assert store.data(ahead=False) == [], "the next version is read ahead again"
-    assert not any(record.levelname in {"WARNING", "ERROR"} for record in caplog.records)
+    # the process of the tests may well take more than a server may, which is told
+    told = [record for record in caplog.records if record.name != "tiler.memory"]
+    assert not any(record.levelname in {"WARNING", "ERROR"} for record in told)
 
 
 @pytest.mark.parametrize("part", ["objects.json", "maps.zarr"])
