@@ -256,7 +256,13 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 """Of glibc's malloc.h."""
 
 ARENAS = 2
-MMAPPED_BYTES = 128 * 1024
+
+MMAPPED_BYTES = 4 * MIB
+"""Larger blocks are given back at once. Chunks and what a tile is drawn with are smaller: with 128 KiB, kept for good,
+each of them came as fresh pages, which took longer than drawing."""
+
+TRIMMED_BYTES = 32 * MIB
+"""Unused memory at the end of an arena above which it is given back."""
 
 
 def tune_malloc() -> None:
@@ -273,4 +279,4 @@ def tune_malloc() -> None:
         return
     mallopt(_M_ARENA_MAX, ARENAS)
     mallopt(_M_MMAP_THRESHOLD, MMAPPED_BYTES)
-    mallopt(_M_TRIM_THRESHOLD, MMAPPED_BYTES)
+    mallopt(_M_TRIM_THRESHOLD, TRIMMED_BYTES)
