@@ -263,10 +263,14 @@ def source_of(
     product: Product, periods: int, rows: NDArray[np.intp], columns: NDArray[np.intp]
 ) -> tuple[Layout, tuple[int, int, int]]:
     """The layout that decodes less for some cells in so many periods, and the shape of its chunks."""
-    sources: list[tuple[Layout, tuple[int, int, int]]] = [("maps", layout.map_chunks(product, product.grid)[0])]
+    return min(sources(product), key=lambda one: _decoded_at(one[1], periods, rows, columns))
+
+
+def sources(product: Product) -> Iterator[tuple[Layout, tuple[int, int, int]]]:
+    """The layouts that hold full resolution, and the shapes of their chunks."""
+    yield "maps", layout.map_chunks(product, product.grid)[0]
     if product.series_block is not None:
-        sources.append(("series", layout.series_chunks(product)[0]))
-    return min(sources, key=lambda one: _decoded_at(one[1], periods, rows, columns))
+        yield "series", layout.series_chunks(product)[0]
 
 
 def _decoded_at(chunk: tuple[int, int, int], periods: int, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> int:

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Scope
 
 from services.core import layout
 from services.core.dataset import Run
+from services.core.errors import QueryError
 from services.core.quantity import Quantity
 from services.core.segment import StoredArray
 from tiler.answer import IMMUTABLE, REVALIDATED, STALE, content_of, is_held, query_key, said_of, tag_of
@@ -269,7 +270,7 @@ def parsed_of(path: str, text: bytes) -> Asked | None:
         return None
     try:
         place = check_place(float(point[1]), float(point[2]))
-    except Exception:  # noqa: BLE001 - the routes tell what is wrong with it
+    except QueryError:  # the routes tell what is wrong with it
         return None
     return Asked(
         collection=match["collection"],

@@ -141,11 +141,6 @@ class LoadingCache[K: Hashable, V]:
             self._weight -= lightened
         self._dropped()
 
-    @property
-    def capacity(self) -> int:
-        """The largest sum of weights."""
-        return self._capacity
-
     def give_way(self, weight: int) -> None:
         """Keep so much less than the capacity from now on, for something else that needs the memory."""
         with self._lock:

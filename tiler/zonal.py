@@ -22,7 +22,7 @@ from services.core.product import Product
 from services.core.quantity import Quantity
 from services.core.segment import Layout
 from tiler import deadline
-from tiler.cells import Cells, cells_touching
+from tiler.cells import Cells, cells_touching, sources
 from tiler.memory import need
 from tiler.polygons import Outline, boxes_of, covered_fraction
 
@@ -197,7 +197,7 @@ def _finest(product: Product, periods: int, cells: Cells) -> _Division:
     first, last = cells.row, cells.row + cells.height - 1
     columns = (cells.column + np.arange(cells.width)) % cells.grid.width
     options = []
-    for source, chunk in _sources(product):
+    for source, chunk in sources(product):
         rows = range(first // chunk[1], last // chunk[1] + 1)
         chunks = tuple(_At(y, int(x)) for y in rows for x in np.unique(columns // chunk[2]))
         options.append((_decoded(chunks, chunk, periods), source, chunks))
@@ -228,20 +228,13 @@ def _coarse(product: Product, periods: int, area: MultiPolygon, level: int, cell
     map_chunk, _ = layout.map_chunks(product, cells.grid)
     reads = 2 * _decoded(_touching(cells, map_chunk), map_chunk, periods)
     options = []
-    for source, chunk in _sources(product):
+    for source, chunk in sources(product):
         chunks = _chunks_under(top, bottom, left, right, chunk)
         options.append((_decoded(chunks, chunk, periods), source, chunks))
     touched, source, chunks = min(options, key=lambda option: option[0])
     return _Division(
         level=level, cells=cells, whole=whole, edge=edge, source=source, chunks=chunks, touched=reads + touched
     )
-
-
-def _sources(product: Product) -> Iterator[tuple[Layout, tuple[int, int, int]]]:
-    """The layouts that hold full resolution, and their chunks."""
-    yield "maps", layout.map_chunks(product, product.grid)[0]
-    if product.series_block is not None:
-        yield "series", layout.series_chunks(product)[0]
 
 
 def _touching(cells: Cells, chunk: tuple[int, int, int]) -> tuple[_At, ...]:
@@ -278,7 +271,7 @@ def _decoded(chunks: Sequence[_At], chunk: tuple[int, int, int], periods: int) -
 def _pieces(product: Product, division: _Division, outline: Outline) -> Iterator[_Piece]:
     """The cells at full resolution that count, chunk by chunk, with their weights."""
     grid, factor, cells = product.grid, 2**division.level, division.cells
-    chunk = dict(_sources(product))[division.source]
+    chunk = dict(sources(product))[division.source]
     longest = max(1, WINDOW_CELLS // (chunk[1] * chunk[2]))
     for run in _adjacent(division.chunks, longest):
         deadline.check()
@@ -388,7 +381,7 @@ def _means(
         for one in sums:
             _add_coarse(one, dataset, positions, division)
     # what passes through would push everything else out of the cache
-    size = dict(_sources(dataset.product))[division.source]
+    size = dict(sources(dataset.product))[division.source]
     is_kept = _decoded(division.chunks, size, len(positions)) * len(quantities) <= MOST_KEPT
     for batch in _batches(_pieces(dataset.product, division, outline), int(np.prod(size))):
         for one in sums:

@@ -231,6 +231,25 @@ def test_bytes_that_are_no_blosc_are_damage_though_their_checksum_holds() -> Non
             decode_chunk("k", with_checksum(body), (1, 2, 4), np.dtype(np.int16))
 
 
+@pytest.mark.parametrize("dtype", ["int16", "uint8", "float32"])
+@pytest.mark.parametrize("chunk", [(1, 450, 450), (84, 30, 30), (1, 675, 675)])
+def test_blocks_are_whole_groups_of_eight_values_and_shuffled_as_the_metadata_say(dtype: str, chunk: Shape3) -> None:
+    values = np.arange(np.prod(chunk)).reshape(chunk).astype(dtype) + np.ones(1, dtype)
+    body = encode_shard(values, chunk, chunk, np.dtype(dtype).type(0))
+    # Blosc's header: flags, then sizes of the values and of a block
+    # (https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst)
+    flags, size, block = body[2], *(int.from_bytes(body[at : at + 4], "little") for at in (4, 8))
+    group = 8 * values.itemsize
+    assert size == values.nbytes
+    assert block % group == 0
+    assert size % block < group * (size // block), "but for a few values blocks fill the chunk"
+    assert bool(flags & 1) == (dtype == "float32")
+    assert bool(flags & 4) == (dtype != "float32")
+    inner = layout.codecs(dtype, chunk)[0]["configuration"]["codecs"][1]["configuration"]
+    assert inner["shuffle"] == ("shuffle" if dtype == "float32" else "bitshuffle")
+    assert inner["blocksize"] == block
+
+
 def test_what_is_read_cannot_be_written_into() -> None:
     coded = with_checksum(bytes(Blosc().encode(np.arange(8, dtype=np.int16))))
     values = decode_chunk("k", coded, (1, 2, 4), np.dtype(np.int16))

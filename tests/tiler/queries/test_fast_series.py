@@ -176,6 +176,21 @@ def test_long_answers_are_left_to_the_routes(both: Both, monkeypatch: pytest.Mon
     both.same(f"{FIRST}&datetime=2015-01/2015-03")
 
 
+def test_what_is_decoded_much_for_is_left_to_the_routes(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tiler.fast_series.MOST_DECODED", 1000)
+    both.same(f"{FIRST}&datetime=2015-02/2015-04", is_fast=False)
+
+
+def test_a_version_that_is_too_heavy_to_be_kept_is_kept_by_nobody(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tiler.catalogue.LiveCatalogue.holds", lambda *_: False)
+    kept: list[object] = []
+    monkeypatch.setattr("tiler.loading.LoadingCache.put", lambda *given: kept.append(given[2]))
+    with TestClient(create_app(Settings(store=world.url, warm_share=0), world.store)) as client:
+        assert client.get(f"/collections/{FIRST}").status_code == 200
+        assert client.get("/collections/xco2_test/tiles/WebMercatorQuad/0/0/0.png").status_code == 200
+    assert not [value for value in kept if type(value).__name__ in {"_Prepared", "Chosen"}]
+
+
 def test_the_caps_are_those_of_the_routes(world: Any) -> None:
     app = create_app(Settings(store=world.url, max_values=29), world.store)
     with TestClient(app) as client:
