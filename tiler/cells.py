@@ -1,5 +1,6 @@
 """Which cells a box or an area touches, cut at the grid's seam, and how their values are read with least work."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -221,14 +222,15 @@ def read_places(
     if not places:
         return out
     rows, columns = np.array(places, dtype=np.intp).T
-    source, chunk = source_of(dataset.product, len(positions), rows, columns)
-    size = int(np.prod(chunk))
+    source = source_of(dataset.product, len(positions), rows, columns)
     for run in dataset.runs(quantity, positions, source):
         groups = _by_chunk(run.array.layout, rows, columns)
+        size = math.prod(run.array.layout.chunk)
 
         def take(number: int, values: NDArray[Any], groups: Any = groups, run: Run = run) -> None:
             y, x, members = groups[number]
-            found = run.of(values)[:, rows[members] - y * chunk[1], columns[members] - x * chunk[2]]
+            _, height, width = values.shape
+            found = run.of(values)[:, rows[members] - y * height, columns[members] - x * width]
             if run.is_whole:
                 out[members] = found.T
             else:
@@ -259,15 +261,16 @@ def _few_shards(stored: ArrayLayout, groups: Sequence[tuple[int, int, Any]]) -> 
         yield edges[first], edges[min(first + SHARDS_AT_ONCE, len(edges) - 1)]
 
 
-def source_of(
-    product: Product, periods: int, rows: NDArray[np.intp], columns: NDArray[np.intp]
-) -> tuple[Layout, tuple[int, int, int]]:
-    """The layout that decodes less for some cells in so many periods, and the shape of its chunks."""
-    return min(sources(product), key=lambda one: _decoded_at(one[1], periods, rows, columns))
+def source_of(product: Product, periods: int, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Layout:
+    """The layout that decodes less for some cells in so many periods."""
+    return min(sources(product), key=lambda one: _decoded_at(one[1], periods, rows, columns))[0]
 
 
 def sources(product: Product) -> Iterator[tuple[Layout, tuple[int, int, int]]]:
-    """The layouts that hold full resolution, and the shapes of their chunks."""
+    """The layouts that hold full resolution, and the shapes that their chunks have if they are written today.
+
+    To choose by; where values lie in chunks is told by each array (``Run.array``), which may be older.
+    """
     yield "maps", layout.map_chunks(product, product.grid)[0]
     if product.series_block is not None:
         yield "series", layout.series_chunks(product)[0]

@@ -77,6 +77,10 @@ class Ready(NamedTuple):
     """Whether it may be compressed on its way."""
 
 
+type Coming = Callable[[], Awaitable[Ready | None]]
+"""Waits for an answer; None where the app is to answer after all."""
+
+
 class Envelope:
     """Caps on address, body, load and time; HEAD; CORS; the headers that ``describe`` set; gzip; and the metrics.
 
@@ -89,7 +93,7 @@ class Envelope:
         budget: the memory of all requests.
         again: finds the answer that the address of a GET was given before, where no header can change it.
         at_once: finds the answer to a GET where nothing has to be waited for, in less time than preparing to wait
-            takes; None where ``app`` is to answer.
+            takes, or what waits for it; None where ``app`` is to answer.
     """
 
     def __init__(
@@ -102,7 +106,7 @@ class Envelope:
         proxies: Proxies,
         budget: Budget,
         again: Callable[[Scope], Ready | None] = lambda _: None,
-        at_once: Callable[[Scope], Ready | None] = lambda _: None,
+        at_once: Callable[[Scope], Ready | Coming | None] = lambda _: None,
     ) -> None:
         self._app = app
         self._again = again
@@ -130,11 +134,13 @@ class Envelope:
             return
         refusal = self._refusal(scope)
         scope = self._compression.asked(scope)
+        coming = None
         if refusal is None and scope["method"] in {"GET", "HEAD"}:
-            ready = self._at_once(self._proxies.seen_from_outside(scope))
-            if ready is not None:
-                await self._send(scope, ready, began, send)
+            found = self._at_once(self._proxies.seen_from_outside(scope))
+            if isinstance(found, Ready):
+                await self._send(scope, found, began, send)
                 return
+            coming = found
         claim = self._budget.begin()
         exchange = _Exchange(scope, send, self._metrics, self._compression, claim)
         exchange.begin(began)
@@ -146,7 +152,11 @@ class Envelope:
         self._running += 1
         timer = asyncio.get_running_loop().call_later(self._settings.request_seconds, exchange.give_up)
         try:
-            await self._app(seen, _counted(receive, self._settings.max_body_bytes), exchange.send)
+            ready = None if coming is None else await coming()
+            if ready is None:
+                await self._app(seen, _counted(receive, self._settings.max_body_bytes), exchange.send)
+            else:
+                await send_ready(ready, seen, exchange.send)
         finally:
             self._running -= 1
             timer.cancel()
@@ -268,6 +278,13 @@ class _Exchange:
         if not any(name == b"cache-control" for name, _ in headers):
             headers.append((b"cache-control", REVALIDATED.encode()))
         message["headers"] = headers
+
+
+async def send_ready(ready: Ready, scope: Scope, send: Send) -> None:
+    """Send an answer that was made without a route."""
+    scope[ROUTE_KEY] = ready.route
+    await send({"type": "http.response.start", "status": ready.status, "headers": ready.headers})
+    await send({"type": "http.response.body", "body": ready.body})
 
 
 def _is_plain(scope: Scope) -> bool:

@@ -4,6 +4,7 @@ A ``tiler.shortcut`` around ``position`` of ``tiler.edr``, made of the same part
 (tests/tiler/queries/test_fast_series.py).
 """
 
+import asyncio
 import itertools
 import math
 import re
@@ -22,13 +23,13 @@ from services.core import layout
 from services.core.dataset import Run
 from services.core.errors import QueryError
 from services.core.quantity import Quantity
-from services.core.segment import StoredArray
+from services.core.segment import ChunkKey, StoredArray
 from tiler.answer import IMMUTABLE, REVALIDATED, STALE, content_of, is_held, query_key, said_of, tag_of
 from tiler.catalogue import Served
 from tiler.cells import source_of
-from tiler.coverage import Contents, Points, Source, coverage_json, geojson, points_csv
+from tiler.coverage import Contents, Points, Source, Spot, coverage_json, geojson, points_csv
 from tiler.edr import DataQuery, contents_of, file_name, spots_of
-from tiler.envelope import Ready
+from tiler.envelope import Coming, Ready
 from tiler.formats import EDR_FORMATS, Format, chosen_format, headers_of
 from tiler.geometry import Place, check_place
 from tiler.loading import LoadingCache
@@ -50,6 +51,9 @@ MOST_AT_ONCE = 512
 
 MOST_DECODED = 8 * 2**20
 """Bytes of the chunks that an answer is taken from; what needs more is read by the routes, some at a time."""
+
+MOST_FETCHED = 2**18
+"""Bytes of chunks that the event loop waits for and decodes itself: half a millisecond at most."""
 
 PARSED = 512
 """Addresses that are kept parsed."""
@@ -95,6 +99,28 @@ class _Prepared:
     headers: Sequence[tuple[bytes, bytes]]
 
 
+type Wanted = tuple[StoredArray, tuple[int, int, int]]
+"""A chunk: of which array, and which one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Begun:
+    """An answer that lacks its values."""
+
+    prepared: _Prepared
+    query: DataQuery
+    spots: tuple[Spot, ...]
+    row: int
+    column: int
+    headers: Sequence[tuple[bytes, bytes]]
+    route: str
+    wanted: Sequence[Wanted]
+    """Of each run of each quantity the chunk that holds the cell."""
+
+    keys: Sequence[ChunkKey]
+    """In a cache, of each."""
+
+
 class FastSeries(Shortcut[Asked]):
     """The layer.
 
@@ -128,6 +154,44 @@ class FastSeries(Shortcut[Asked]):
 
     @override
     def answer(self, asked: Asked, held: str, *, may_wait: bool) -> Ready:
+        begun = self._begin(asked, held, may_wait=may_wait)
+        return begun if isinstance(begun, Ready) else self._end(begun, self._chunks_of(begun.wanted, may_wait=may_wait))
+
+    @override
+    def coming(self, asked: Asked, held: str) -> Ready | Coming | None:
+        begun = self._begin(asked, held, may_wait=False)
+        if isinstance(begun, Ready):
+            return begun
+        wanted, keys = begun.wanted, begun.keys
+        present = self._chunks.present(keys)
+        if present is not None:
+            return self._end(begun, present)
+        missing = [one for one, key in zip(wanted, keys, strict=True) if self._chunks.peek(key) is None]
+        decoded = sum(math.prod(array.layout.chunk) * array.dtype.itemsize for array, _ in missing)
+        if decoded > MOST_FETCHED or not all(array.fetches(at) for array, at in missing):
+            return None
+        return lambda: self._fetched(begun, missing)
+
+    async def _fetched(self, begun: _Begun, missing: Sequence[Wanted]) -> Ready | None:
+        """The answer once some chunks have come; None where threads are to see to it."""
+        by_key = {(array.prefix, *at): (array, at) for array, at in missing}
+        claimed = self._chunks.claim(list(by_key))
+        if claimed is None:
+            return None  # another request loads one of them, or has done so
+        try:
+            fetched = await asyncio.gather(*(array.fetch(at) for array, at in by_key.values()))
+        except BaseException as fault:
+            self._chunks.abandon(claimed)
+            if isinstance(fault, Exception):
+                return None  # a thread tries again with patience, and tells what is wrong
+            raise
+        found = self._chunks.fulfil(claimed, lambda _: fetched)
+        chunks = [found[key] if key in found else self._chunks.peek(key) for key in begun.keys]
+        present = [chunk for chunk in chunks if chunk is not None]
+        return self._end(begun, present) if len(present) == len(chunks) else None
+
+    def _begin(self, asked: Asked, held: str, *, may_wait: bool) -> Ready | _Begun:
+        """All that can be told before values are read; the answer, where the client holds it."""
         served = self._served(asked, may_wait=may_wait)
         kind = chosen_format(asked.f, asked.accept, EDR_FORMATS)
         if kind is Format.NETCDF:
@@ -160,16 +224,41 @@ class FastSeries(Shortcut[Asked]):
         route = (COLLECTION if asked.version is None else INSTANCE) + "/position"
         if held and is_held(tag, held):
             return Ready(304, headers, b"", route, is_text=True)
-        values = {
-            quantity.name: self._series(quantity, runs, len(prepared.positions), row, column, may_wait=may_wait)
-            for quantity, runs in zip(prepared.quantities, prepared.runs, strict=True)
-        }
-        source = Source(contents=prepared.contents, query=query.query)
-        body = _encoded(Points(source=source, spots=spots, values=values, several=False), kind)
-        named = headers_of(kind, file_name(query, "position"))
+        wanted = [
+            (run.array, (run.block, row // run.array.layout.chunk[1], column // run.array.layout.chunk[2]))
+            for runs in prepared.runs
+            for run in runs
+        ]
+        return _Begun(
+            prepared=prepared,
+            query=query,
+            spots=spots,
+            row=row,
+            column=column,
+            headers=headers,
+            route=route,
+            wanted=wanted,
+            keys=[(array.prefix, *at) for array, at in wanted],
+        )
+
+    def _end(self, begun: _Begun, chunks: Sequence[NDArray[Any]]) -> Ready:
+        """The answer from the chunks that were wanted."""
+        prepared, kind = begun.prepared, begun.query.kind
+        values: dict[str, NDArray[Any]] = {}
+        left = iter(chunks)
+        for quantity, runs in zip(prepared.quantities, prepared.runs, strict=True):
+            out = np.empty((1, len(prepared.positions)), dtype=np.dtype(quantity.dtype))
+            for run, chunk in zip(runs, left, strict=False):
+                _, height, width = chunk.shape
+                out[0, run.asked] = run.of(chunk)[:, begun.row % height, begun.column % width]
+            values[quantity.name] = out
+        source = Source(contents=prepared.contents, query=begun.query.query)
+        body = _encoded(Points(source=source, spots=begun.spots, values=values, several=False), kind)
+        headers = list(begun.headers)
+        named = headers_of(kind, file_name(begun.query, "position"))
         headers += [(name.lower().encode(), value.encode("latin-1")) for name, value in named.items()]
         headers.append((b"content-length", str(len(body)).encode()))
-        return Ready(200, headers, body, route, is_text=True)
+        return Ready(200, headers, body, begun.route, is_text=True)
 
     def _served(self, asked: Asked, *, may_wait: bool) -> Served:
         if may_wait:
@@ -193,7 +282,7 @@ class FastSeries(Shortcut[Asked]):
             raise NotMine
         dataset = served.dataset
         anywhere = np.zeros(1, dtype=np.intp)
-        source, _ = source_of(dataset.product, len(positions), anywhere, anywhere)
+        source = source_of(dataset.product, len(positions), anywhere, anywhere)
         said = said_of(replace(served, is_stale=False), "series", positions)
         runs = tuple(tuple(dataset.runs(quantity, positions, source)) for quantity in quantities)
         decoded = [math.prod(run.array.layout.chunk) * run.array.dtype.itemsize for each in runs for run in each]
@@ -211,21 +300,7 @@ class FastSeries(Shortcut[Asked]):
             self._prepared.put(key, found)
         return found
 
-    def _series(
-        self, quantity: Quantity, runs: Sequence[Run], periods: int, row: int, column: int, *, may_wait: bool
-    ) -> NDArray[Any]:
-        """Stored values ``(1, time)`` of a cell."""
-        out = np.empty((1, periods), dtype=np.dtype(quantity.dtype))
-        _, height, width = runs[0].array.layout.chunk
-        at = (row // height, column // width)
-        chunks = self._chunks_of([(run.array, (run.block, *at)) for run in runs], may_wait=may_wait)
-        for run, chunk in zip(runs, chunks, strict=True):
-            out[0, run.asked] = run.of(chunk)[:, row % height, column % width]
-        return out
-
-    def _chunks_of(
-        self, wanted: Sequence[tuple[StoredArray, tuple[int, int, int]]], *, may_wait: bool
-    ) -> Sequence[NDArray[Any]]:
+    def _chunks_of(self, wanted: Sequence[Wanted], *, may_wait: bool) -> Sequence[NDArray[Any]]:
         if not may_wait:
             present = self._chunks.present([(array.prefix, *at) for array, at in wanted])
             if present is None:

@@ -21,7 +21,7 @@ class CacheCounts:
     """Sum of the weights of the entries."""
 
 
-class _Load[V]:
+class Load[V]:
     """A load under way; whoever waits for it gets its value or its error."""
 
     __slots__ = ("done", "error", "is_alone", "value")
@@ -54,7 +54,7 @@ class LoadingCache[K: Hashable, V]:
         self._dropped = dropped
         self._lock = threading.Lock()
         self._entries: OrderedDict[K, tuple[V, int]] = OrderedDict()
-        self._loads: dict[K, _Load[V]] = {}
+        self._loads: dict[K, Load[V]] = {}
         self._weight = 0
         self._hits = 0
         self._misses = 0
@@ -73,8 +73,8 @@ class LoadingCache[K: Hashable, V]:
         again: the fault may be another's.
         """
         found: dict[K, V] = {}
-        mine: dict[K, _Load[V]] = {}
-        theirs: dict[K, _Load[V]] = {}
+        mine: dict[K, Load[V]] = {}
+        theirs: dict[K, Load[V]] = {}
         with self._lock:
             for key in dict.fromkeys(keys):
                 entry = self._entries.get(key)
@@ -84,11 +84,11 @@ class LoadingCache[K: Hashable, V]:
                 elif key in self._loads:
                     theirs[key] = self._loads[key]
                 else:
-                    mine[key] = self._loads[key] = _Load()
+                    mine[key] = self._loads[key] = Load()
             self._hits += len(found) + len(theirs)
             self._misses += len(mine)
         # own loads first, so that of two who wait for each other none waits for ever
-        found |= self._make(mine, load)
+        found |= self.fulfil(mine, load)
         for key, running in theirs.items():
             running.done.wait()
             if running.error is None:
@@ -99,7 +99,30 @@ class LoadingCache[K: Hashable, V]:
                 found[key] = self.get_all([key], load)[0]
         return [found[key] for key in keys]
 
-    def _make(self, loads: dict[K, _Load[V]], load: Callable[[Sequence[K]], Sequence[V]]) -> dict[K, V]:
+    def claim(self, keys: Sequence[K]) -> dict[K, Load[V]] | None:
+        """Begin to load some keys, for who must not wait; others do until ``fulfil`` or ``abandon`` is called.
+
+        None where one of them is there meanwhile or being loaded by another, and nothing is begun.
+        """
+        with self._lock:
+            if any(key in self._entries or key in self._loads for key in keys):
+                return None
+            mine: dict[K, Load[V]] = {key: Load() for key in keys}
+            self._loads |= mine
+            self._misses += len(mine)
+        return mine
+
+    def abandon(self, loads: dict[K, Load[V]]) -> None:
+        """End loads that were begun without a value: whoever waits for one makes it."""
+        with self._lock:
+            for key, one in loads.items():
+                one.error, one.is_alone = LookupError(key), False
+                del self._loads[key]
+        for one in loads.values():
+            one.done.set()
+
+    def fulfil(self, loads: dict[K, Load[V]], load: Callable[[Sequence[K]], Sequence[V]]) -> dict[K, V]:
+        """The values of loads that were begun, made by ``load``, whose error is everyone's who waits for them."""
         if not loads:
             return {}
         made: dict[K, V] = {}
@@ -215,6 +238,10 @@ class Beside[K: Hashable, V]:
     def get(self, key: K, load: Callable[[], V]) -> V:
         """The value under a key; ``load`` makes it where it is missing."""
         return self.get_all([key], lambda _: [load()])[0]
+
+    def use(self, key: K) -> V | None:
+        """The value under a key if it is there; not counted as a use."""
+        return self._cache.peek(key)
 
     def get_all(self, keys: Sequence[K], load: Callable[[Sequence[K]], Sequence[V]]) -> list[V]:
         """The values under some keys; ``load`` makes those that are missing."""

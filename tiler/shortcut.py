@@ -14,8 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.core.errors import CenoteError
 from tiler.deadline import GivenUp
-from tiler.envelope import Ready
-from tiler.metrics import ROUTE_KEY
+from tiler.envelope import Coming, Ready, send_ready
 
 _LOG = logging.getLogger(__name__)
 
@@ -59,13 +58,28 @@ class Shortcut[Asked](ABC):
             Exception: any other; the routes answer then.
         """
 
-    def at_once(self, scope: Scope) -> Ready | None:
-        """The answer to a GET, where it can be told without waiting for anything."""
+    def coming(self, asked: Asked, held: str) -> Ready | Coming | None:
+        """The answer if nothing has to be waited for, or what waits for it on the event loop.
+
+        Args:
+            asked: to what.
+            held: an If-None-Match.
+
+        Returns:
+            None where a thread has to wait.
+
+        Raises:
+            Exception: any; a thread meets it again.
+        """
+        return self.answer(asked, held, may_wait=False)
+
+    def at_once(self, scope: Scope) -> Ready | Coming | None:
+        """The answer to a GET where it can be told without a thread that waits, or what waits for it."""
         asked = self._asked(scope)
         if asked is None:
             return None
         try:
-            return self.answer(asked, _held(scope), may_wait=False)
+            return self.coming(asked, _held(scope))
         except Exception:  # noqa: BLE001 - who may wait meets it again
             return None
 
@@ -85,9 +99,7 @@ class Shortcut[Asked](ABC):
         if answer is None:
             await self._app(scope, receive, send)
             return
-        scope[ROUTE_KEY] = answer.route
-        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
-        await send({"type": "http.response.body", "body": answer.body})
+        await send_ready(answer, scope, send)
 
     def _asked(self, scope: Scope) -> Asked | None:
         return self.asked(scope) if len(scope["path"]) + len(scope["query_string"]) <= LONGEST else None

@@ -7,7 +7,8 @@ it passes the quantity's quantum, a finer level is taken, down to full resolutio
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from services.core.errors import RequestTooLarge
 from services.core.product import Product
 from services.core.quantity import Quantity
 from services.core.segment import Layout
+from services.core.shards import Shape3
 from tiler import deadline
 from tiler.cells import Cells, cells_touching, sources
 from tiler.memory import need
@@ -102,8 +104,8 @@ class _Division:
     source: Layout
     """Where full resolution is read."""
 
-    chunks: tuple[_At, ...]
-    """Its chunks that hold a cell of ``edge``."""
+    chunks: Callable[[Shape3], tuple[_At, ...]]
+    """Its chunks that hold a cell of ``edge``, by the shape of chunks."""
 
     touched: int
     """Values that are read, for all periods."""
@@ -196,12 +198,12 @@ def _finest(product: Product, periods: int, cells: Cells) -> _Division:
     everything = np.ones((1, 1), dtype=bool)
     first, last = cells.row, cells.row + cells.height - 1
     columns = (cells.column + np.arange(cells.width)) % cells.grid.width
-    options = []
-    for source, chunk in sources(product):
+
+    def chunks(chunk: Shape3) -> tuple[_At, ...]:
         rows = range(first // chunk[1], last // chunk[1] + 1)
-        chunks = tuple(_At(y, int(x)) for y in rows for x in np.unique(columns // chunk[2]))
-        options.append((_decoded(chunks, chunk, periods), source, chunks))
-    touched, source, chunks = min(options, key=lambda option: option[0])
+        return tuple(_At(y, int(x)) for y in rows for x in np.unique(columns // chunk[2]))
+
+    touched, source = _cheapest(product, periods, chunks)
     return _Division(
         level=0,
         cells=cells,
@@ -227,17 +229,22 @@ def _coarse(product: Product, periods: int, area: MultiPolygon, level: int, cell
     bottom, right = np.minimum(top + factor, grid.height) - 1, np.minimum(left + factor, grid.width) - 1
     map_chunk, _ = layout.map_chunks(product, cells.grid)
     reads = 2 * _decoded(_touching(cells, map_chunk), map_chunk, periods)
-    options = []
-    for source, chunk in sources(product):
-        chunks = _chunks_under(top, bottom, left, right, chunk)
-        options.append((_decoded(chunks, chunk, periods), source, chunks))
-    touched, source, chunks = min(options, key=lambda option: option[0])
+
+    def chunks(chunk: Shape3) -> tuple[_At, ...]:
+        return _chunks_under(top, bottom, left, right, chunk)
+
+    touched, source = _cheapest(product, periods, chunks)
     return _Division(
         level=level, cells=cells, whole=whole, edge=edge, source=source, chunks=chunks, touched=reads + touched
     )
 
 
-def _touching(cells: Cells, chunk: tuple[int, int, int]) -> tuple[_At, ...]:
+def _cheapest(product: Product, periods: int, chunks: Callable[[Shape3], tuple[_At, ...]]) -> tuple[int, Layout]:
+    """The layout in which some chunks hold fewest values, and how many, by the shapes that chunks have today."""
+    return min((_decoded(chunks(chunk), chunk, periods), source) for source, chunk in sources(product))
+
+
+def _touching(cells: Cells, chunk: Shape3) -> tuple[_At, ...]:
     return tuple(
         _At(y, x)
         for window in cells.windows
@@ -251,7 +258,7 @@ def _chunks_under(
     bottom: NDArray[np.intp],
     left: NDArray[np.intp],
     right: NDArray[np.intp],
-    chunk: tuple[int, int, int],
+    chunk: Shape3,
 ) -> tuple[_At, ...]:
     """Chunks that hold a cell of some rectangles, given by their first and last rows and columns."""
     found: set[tuple[int, int]] = set()
@@ -264,16 +271,15 @@ def _chunks_under(
     return tuple(_At(y, x) for y, x in sorted(found))
 
 
-def _decoded(chunks: Sequence[_At], chunk: tuple[int, int, int], periods: int) -> int:
+def _decoded(chunks: Sequence[_At], chunk: Shape3, periods: int) -> int:
     return len(chunks) * int(np.prod(chunk)) * -(-periods // chunk[0])
 
 
-def _pieces(product: Product, division: _Division, outline: Outline) -> Iterator[_Piece]:
+def _pieces(product: Product, division: _Division, chunk: Shape3, outline: Outline) -> Iterator[_Piece]:
     """The cells at full resolution that count, chunk by chunk, with their weights."""
     grid, factor, cells = product.grid, 2**division.level, division.cells
-    chunk = dict(sources(product))[division.source]
     longest = max(1, WINDOW_CELLS // (chunk[1] * chunk[2]))
-    for run in _adjacent(division.chunks, longest):
+    for run in _adjacent(division.chunks(chunk), longest):
         deadline.check()
         y, x = run[0]
         top, left = y * chunk[1], x * chunk[2]
@@ -380,18 +386,19 @@ def _means(
     if division.level and division.whole.any():
         for one in sums:
             _add_coarse(one, dataset, positions, division)
-    # what passes through would push everything else out of the cache
-    size = dict(sources(dataset.product))[division.source]
-    is_kept = _decoded(division.chunks, size, len(positions)) * len(quantities) <= MOST_KEPT
-    for batch in _batches(_pieces(dataset.product, division, outline), int(np.prod(size))):
-        for one in sums:
-            for run in dataset.runs(one.quantity, positions, division.source):
+    runs = [(one, run) for one in sums for run in dataset.runs(one.quantity, positions, division.source)]
+    for chunk in {run.array.layout.chunk for _, run in runs}:  # segments may be of different releases
+        # what passes through would push everything else out of the cache
+        is_kept = _decoded(division.chunks(chunk), chunk, len(positions)) * len(quantities) <= MOST_KEPT
+        for batch in _batches(_pieces(dataset.product, division, chunk, outline), math.prod(chunk)):
+            for one, run in runs:
+                if run.array.layout.chunk != chunk:
+                    continue
                 deadline.check()
-                _, height, width = run.array.layout.chunk
                 wanted = [(run.block, *piece.at) for piece in batch]
                 chunks = run.array.chunks(wanted) if is_kept else run.array.load(wanted)
-                for piece, chunk in zip(batch, chunks, strict=True):
-                    cells = run.of(chunk).reshape(len(run.asked), height * width)
+                for piece, values in zip(batch, chunks, strict=True):
+                    cells = run.of(values).reshape(len(run.asked), chunk[1] * chunk[2])
                     one.add(run.asked, np.take(cells, piece.inside, axis=1), piece.weights)
     return [(one.quantity, one.means()) for one in sums]
 

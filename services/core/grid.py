@@ -338,5 +338,5 @@ def chunk_width(width: int, step: Fraction) -> int:
 
 
 def inner_chunk(chunk: int) -> int:
-    """Rows or columns of a series chunk: the divisor of a map chunk that is nearest to 32."""
-    return min((d for d in range(1, chunk + 1) if chunk % d == 0), key=lambda d: abs(np.log(d / 32)))
+    """Rows or columns of a series chunk: the divisor of a map chunk that is nearest to 16."""
+    return min((d for d in range(1, chunk + 1) if chunk % d == 0), key=lambda d: abs(np.log(d / 16)))

@@ -63,6 +63,10 @@ class ChunkCache(Protocol):
         """What is under one key; may be called within a load."""
         ...
 
+    def use(self, key: ChunkKey) -> NDArray[Any] | None:
+        """What is under one key, if it is there."""
+        ...
+
 
 class SegmentCache(Protocol):
     """Where opened segments may be kept, for all versions that list them."""
@@ -203,6 +207,23 @@ class StoredArray:
         self._visit(positions, loaded.__setitem__, is_kept=True)
         return [loaded[order] for order in range(len(positions))]
 
+    def fetches(self, position: tuple[int, int, int]) -> bool:
+        """Whether ``fetch`` gets a chunk: the store has to know how, and the index of its shard be in memory."""
+        return self.store.fetches and self._known_index(self._address(position)[0]) is not None
+
+    async def fetch(self, position: tuple[int, int, int]) -> NDArray[Any]:
+        """A chunk for which ``fetches`` says yes, past the cache; the event loop decodes it.
+
+        Raises:
+            Exception: whatever goes wrong (``Store.fetch``); ``load`` tells what it is.
+        """
+        shard, inner = self._address(position)
+        index, key = self._index(shard), self.shard_key(shard)
+        offset, length = int(index[inner, 0]), int(index[inner, 1])
+        if not length:
+            return np.full(self.layout.chunk, self.layout.fill, dtype=self.dtype)
+        return decode_chunk(key, await self.store.fetch(key, offset, length), self.layout.chunk, self.dtype)
+
     def visit(self, positions: Sequence[tuple[int, int, int]], use: Callable[[int, NDArray[Any]], None]) -> None:
         """Show chunks one by one, past the cache and in any order, and by several threads at a time.
 
@@ -271,17 +292,22 @@ class StoredArray:
 
     def _index(self, shard: int) -> NDArray[Any]:
         """Offset and length of each chunk; a length of 0 is a chunk of missing values."""
+        index = self._known_index(shard)
+        if index is not None:
+            return index
+        if self.cache is not None:
+            return self.cache.get((self.prefix, INDEX, shard, 0), lambda: self._read_index(shard))
+        if len(self._seen) >= SEEN:
+            self._seen.clear()
+        index = self._seen[shard] = self._read_index(shard)
+        return index
+
+    def _known_index(self, shard: int) -> NDArray[Any] | None:
+        """The same if it is in memory."""
         if self.indexes is not None:
             found: NDArray[np.uint32] = self.indexes[shard]
             return found
-        if self.cache is not None:
-            return self.cache.get((self.prefix, INDEX, shard, 0), lambda: self._read_index(shard))
-        index = self._seen.get(shard)
-        if index is None:
-            if len(self._seen) >= SEEN:
-                self._seen.clear()
-            index = self._seen[shard] = self._read_index(shard)
-        return index
+        return self.cache.use((self.prefix, INDEX, shard, 0)) if self.cache is not None else self._seen.get(shard)
 
     def _read_index(self, shard: int) -> NDArray[Any]:
         key = self.shard_key(shard)

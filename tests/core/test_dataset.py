@@ -146,6 +146,9 @@ class Cache:
                 self.held.update(zip(missing, load(missing), strict=True))
             return [self.held[key] for key in keys]
 
+    def use(self, key: ChunkKey) -> NDArray[Any] | None:
+        return self.held.get(key)
+
     def get(self, key: ChunkKey, load: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         with self.inner:  # asked for within a load, by several threads
             if key not in self.held:

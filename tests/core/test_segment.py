@@ -155,6 +155,9 @@ class Remembering:
             self.held.update(zip(missing, load(missing), strict=True))
         return [self.held[key] for key in keys]
 
+    def use(self, key: ChunkKey) -> NDArray[Any] | None:
+        return self.held.get(key)
+
     def get(self, key: ChunkKey, load: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         if key not in self.held:
             self.held[key] = load()

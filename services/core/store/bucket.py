@@ -177,6 +177,17 @@ class Bucket(Store):
                 )
         return parts
 
+    @property
+    @override
+    def fetches(self) -> bool:
+        return True
+
+    @override
+    async def fetch(self, key: str, start: int, length: int) -> bytes:
+        check_ranges([(start, length)])
+        client = _client(self, _extended(self.settings.total_seconds, length), self.settings.read_seconds)
+        return bytes(await client.get_range_async(self._full(key), start=start, length=length))
+
     @override
     def get_suffix(self, key: str, length: int) -> bytes:
         check_ranges([(0, length)])

@@ -196,6 +196,19 @@ class Store(ABC):
         """
         return self.get_ranges(key, [(start, length)])[0]
 
+    @property
+    def fetches(self) -> bool:
+        """Whether an event loop can read from it by ``fetch``, while no thread waits."""
+        return False
+
+    async def fetch(self, key: str, start: int, length: int) -> bytes:
+        """What ``get_range`` returns, tried once.
+
+        Raises:
+            Exception: whatever goes wrong; ``get_range`` tries with patience and tells what it is.
+        """
+        raise NotImplementedError(f"{self} is read by threads, so that nobody may fetch {length} bytes of {key}")
+
     @final
     def parts(self, key: str) -> Iterator[bytes]:
         """Iterate over an object's content in pieces of ``PART_BYTES``, for who must not hold all of it.
