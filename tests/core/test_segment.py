@@ -1,10 +1,11 @@
 """Reading stored arrays and segments, against numpy."""
 
+import asyncio
 import json
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, override
 
 import numpy as np
 import pytest
@@ -129,6 +130,38 @@ def test_without_a_listed_index_a_shard_is_asked_for_its_index_once() -> None:
     names = [one.name for one in counting.operations]
     assert names.count("get_suffix") == 1
     assert set(names) == {"get_suffix", "get_ranges"}
+
+
+class Fetching(Counting):
+    """A store that an event loop can read from."""
+
+    @property
+    @override
+    def fetches(self) -> bool:
+        return True
+
+    @override
+    async def fetch(self, key: str, start: int, length: int) -> bytes:
+        return self.inner.get_range(key, start, length)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("is_cached", [True, False])
+def test_a_chunk_is_fetched_once_the_index_of_its_shard_is_known(*, listed: bool, is_cached: bool) -> None:
+    with_gap = VALUES.copy()
+    with_gap[0, 4:8, :5] = 7
+    array = stored(with_gap, SHARD, CHUNK, np.int16(7), listed=listed)
+    assert not array.fetches((0, 0, 0))  # its store is read by threads
+    store = Fetching(array.store)
+    array = replace(array, store=store, cache=Remembering() if is_cached else None)
+    assert array.fetches((0, 0, 0)) == listed
+    array.load([(0, 0, 0)])
+    assert array.fetches((0, 0, 1))
+    assert array.fetches((0, 2, 0)) == listed
+    store.operations.clear()
+    for position in ((0, 0, 0), (0, 0, 1), (1, 1, 1), (0, 1, 0)):
+        np.testing.assert_array_equal(asyncio.run(array.fetch(position)), array.load([position])[0])
+    assert {one.name for one in store.operations} == {"get_ranges"}  # those of load
 
 
 def test_a_chunk_of_missing_values_needs_no_request() -> None:

@@ -171,6 +171,25 @@ def test_what_is_created_is_read_back_in_every_way(store: Store, key: str) -> No
     assert [listed.key for listed in store.list("")] == [key]
 
 
+def test_an_event_loop_fetches_from_object_storage_what_threads_read(store: Store) -> None:
+    store.create("a/b", EVEN)
+    assert store.fetches == store.url.startswith("s3://")
+    if not store.fetches:
+        with pytest.raises(NotImplementedError, match="read by threads"):
+            asyncio.run(store.fetch("a/b", 250, 300))
+        return
+
+    async def both() -> tuple[bytes, bytes]:
+        return await asyncio.gather(store.fetch("a/b", 250, 300), store.fetch("a/b", len(EVEN) - 1, 1))
+
+    for _ in range(2):  # each time in another loop
+        assert asyncio.run(both()) == (EVEN[250:550], EVEN[-1:])
+    with pytest.raises(Damaged, match="ends at byte"):
+        asyncio.run(store.fetch("a/b", len(EVEN) - 5, 10))
+    with pytest.raises(FileNotFoundError):
+        asyncio.run(store.fetch("a/c", 0, 1))
+
+
 @pytest.mark.parametrize("content", [b"", b"x", EVEN * 300])
 def test_a_file_is_stored_as_its_content(store: Store, content: bytes, tmp_path: Path) -> None:
     (tmp_path / "body").write_bytes(content)

@@ -132,3 +132,33 @@ def test_without_capacity_nothing_is_kept() -> None:
     cache.get(("array", 0, 0, 0), lambda: np.zeros(10))
     assert cache.counts.misses == 2
     assert cache.counts.weight == 0
+
+
+def test_a_claim_is_waited_for_like_any_load() -> None:
+    cache: LoadingCache[str, int] = LoadingCache(10)
+    claimed = cache.claim(["a", "b"])
+    assert claimed is not None
+    assert cache.claim(["c", "a"]) is None  # somebody loads it
+    with ThreadPoolExecutor(2) as pool:
+        joined = [pool.submit(cache.get, key, lambda: -1) for key in ("a", "b")]
+        while cache.counts.hits < 2:
+            pass
+        assert cache.fulfil(claimed, lambda _: [1, 2]) == {"a": 1, "b": 2}
+        assert [one.result(5) for one in joined] == [1, 2]
+    assert cache.claim(["b"]) is None  # it is there
+    assert cache.get("c", lambda: 3) == 3  # what was refused together with another was not begun
+    assert cache.counts.misses == 3
+
+
+@pytest.mark.parametrize("keys", [["a"], ["a", "b"]])
+def test_who_waits_for_a_claim_that_is_abandoned_loads_himself(keys: list[str]) -> None:
+    cache: LoadingCache[str, int] = LoadingCache(10)
+    claimed = cache.claim(keys)
+    assert claimed is not None
+    with ThreadPoolExecutor(1) as pool:
+        joined = pool.submit(cache.get, "a", lambda: 7)
+        while cache.counts.hits < 1:
+            pass
+        cache.abandon(claimed)
+        assert joined.result(5) == 7
+    assert cache.claim(["b"]) is not None

@@ -170,12 +170,7 @@ class Bucket(Store):
             return [bytes(part) for part in client.get_ranges(self._full(key), starts=starts, lengths=lengths)]
 
         parts = self._do("read", key, call, received=sum(lengths))
-        for part, (start, length) in zip(parts, ranges, strict=True):
-            if len(part) != length:
-                raise Damaged(
-                    key, f"it ends at byte {start + len(part)}, but {length} bytes from byte {start} on were asked for"
-                )
-        return parts
+        return [_whole(key, part, start, length) for part, (start, length) in zip(parts, ranges, strict=True)]
 
     @property
     @override
@@ -186,7 +181,8 @@ class Bucket(Store):
     async def fetch(self, key: str, start: int, length: int) -> bytes:
         check_ranges([(start, length)])
         client = _client(self, _extended(self.settings.total_seconds, length), self.settings.read_seconds)
-        return bytes(await client.get_range_async(self._full(key), start=start, length=length))
+        part = bytes(await client.get_range_async(self._full(key), start=start, length=length))
+        return _whole(key, part, start, length)
 
     @override
     def get_suffix(self, key: str, length: int) -> bytes:
@@ -434,6 +430,15 @@ class _Fault(NamedTuple):
         if found := _KIND.search(text):
             return _Fault(None, None, _SAID.get(found[1], "the connection broke off"), passing=True)
         return _Fault(None, None, text.partition("\n")[0][:200], passing=False)
+
+
+def _whole(key: str, part: bytes, start: int, length: int) -> bytes:
+    """A part that was read, if it is as long as was asked for."""
+    if len(part) != length:
+        raise Damaged(
+            key, f"it ends at byte {start + len(part)}, but {length} bytes from byte {start} on were asked for"
+        )
+    return part
 
 
 def _extended(seconds: float, size: int) -> float:

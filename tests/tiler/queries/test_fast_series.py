@@ -1,8 +1,10 @@
 """Series of a place answered without the routes, against those of the routes: the same bodies, headers and errors."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, override
 
 import pytest
 from fastapi import FastAPI
@@ -10,6 +12,7 @@ from fastapi.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.core.settings import Settings
+from services.core.store import Observed, Operation, Store
 from tiler.app import create_app
 from tiler.fast_series import FastSeries, parsed_of
 
@@ -201,6 +204,96 @@ def test_a_second_answer_waits_for_nothing(both: Both, monkeypatch: pytest.Monke
     both.same(FIRST)
     monkeypatch.setattr(FastSeries, "__call__", None)
     assert both.fast.get(f"/collections/{FIRST}").status_code == 200
+
+
+class Fetching(Observed):
+    """A store that an event loop can read from, as it can from S3; notes what is read, and how."""
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
+        self.fetched: list[str] = []
+        self.read: list[str] = []
+        self.pause = 0.0
+        self.fault: Exception | None = None
+        self.is_garbled = False
+
+    @override
+    def around[Answer](self, operation: Operation, call: Callable[[], Answer]) -> Answer:
+        if operation.name == "get_ranges":
+            self.read += operation.keys
+        return call()
+
+    @property
+    @override
+    def fetches(self) -> bool:
+        return True
+
+    @override
+    async def fetch(self, key: str, start: int, length: int) -> bytes:
+        self.fetched.append(key)
+        await asyncio.sleep(self.pause)
+        if self.fault is not None:
+            raise self.fault
+        inner = self.inner
+        body = await inner.fetch(key, start, length) if inner.fetches else inner.get_range(key, start, length)
+        return body[::-1] if self.is_garbled else body
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A service over such a store, which has read one place."""
+
+    client: TestClient
+    store: Fetching
+    wanted: bytes
+    """The answer that the routes give for another one."""
+
+
+OTHER = "xco2_test/position?coords=POINT(40 30)"
+
+
+@pytest.fixture
+def loop(both: Both, world: Any) -> Iterator[Loop]:
+    store = Fetching(world.store)
+    with TestClient(create_app(Settings(store=world.url, warm_share=0), store)) as client:
+        assert client.get(f"/collections/{FIRST}").status_code == 200
+        assert len(store.read) == 3  # chunks of three quantities, by a thread: their shards were new
+        assert not store.fetched
+        store.read.clear()
+        yield Loop(client=client, store=store, wanted=both.slow.get(f"/collections/{OTHER}").content)
+
+
+def test_another_place_of_a_shard_is_answered_by_the_event_loop(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FastSeries, "__call__", None)
+    for _ in range(2):
+        assert loop.client.get(f"/collections/{OTHER}").content == loop.wanted
+    assert (len(loop.store.fetched), loop.store.read) == (3, [])
+
+
+def test_what_many_ask_for_at_once_is_fetched_once(loop: Loop) -> None:
+    loop.store.pause = 0.3
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(loop.client.get, [f"/collections/{OTHER}"] * 8))
+    assert [answer.content for answer in answers] == [loop.wanted] * 8
+    assert (len(loop.store.fetched), loop.store.read) == (3, [])
+
+
+@pytest.mark.parametrize("fault", ["an error", "bytes that changed"])
+def test_what_could_not_be_fetched_is_read_by_threads(loop: Loop, fault: str) -> None:
+    loop.store.pause = 0.2
+    loop.store.fault = OSError("reset by peer") if fault == "an error" else None
+    loop.store.is_garbled = True
+    with ThreadPoolExecutor(12) as threads:  # more than the service has threads
+        answers = list(threads.map(loop.client.get, [f"/collections/{OTHER}"] * 12))
+    assert [answer.content for answer in answers] == [loop.wanted] * 12
+    assert len(loop.store.fetched) >= 3
+    assert len(loop.store.read) == 3
+
+
+def test_what_takes_long_to_decode_is_left_to_threads(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tiler.fast_series.MOST_FETCHED", 10_000)
+    assert loop.client.get(f"/collections/{OTHER}").content == loop.wanted
+    assert (loop.store.fetched, len(loop.store.read)) == ([], 3)
 
 
 def test_addresses_are_parsed_once() -> None:
