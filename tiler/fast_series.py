@@ -34,7 +34,7 @@ from tiler.formats import EDR_FORMATS, Format, chosen_format, headers_of
 from tiler.geometry import Place, check_place
 from tiler.loading import LoadingCache
 from tiler.request import COLLECTION, INSTANCE, pick_periods, pick_quantities
-from tiler.shortcut import NotMine, Shortcut, WouldWait
+from tiler.shortcut import NotMine, Shortcut, WouldWait, header_of
 from tiler.state import State
 
 PREPARED_BYTES = 16 * 2**20
@@ -147,10 +147,10 @@ class FastSeries(Shortcut[Asked]):
         parsed = parsed_of(path[len(root) :] if root and path.startswith(root) else path, scope["query_string"])
         if parsed is None:
             return None
-        request = Request(scope)
         shown = path if parsed.version is None else path.replace(f"/instances/{parsed.version}", "", 1)
-        accept = request.headers.get("accept", "")
-        return parsed._replace(path=shown, accept=accept, base=str(request.base_url))
+        host, accept = header_of(scope, b"host"), header_of(scope, b"accept").decode("latin-1")
+        base = _base_of(scope["scheme"], host, tuple(scope.get("server") or ()), scope.get("app_root_path", root))
+        return parsed._replace(path=shown, accept=accept, base=base)
 
     @override
     def answer(self, asked: Asked, held: str, *, may_wait: bool) -> Ready:
@@ -322,6 +322,14 @@ def _encoded(points: Points, kind: Format) -> bytes:
             return geojson(points)
         case _:
             return coverage_json(points)
+
+
+@lru_cache(maxsize=PARSED)
+def _base_of(scheme: str, host: bytes, server: tuple[Any, ...], root: str) -> str:
+    """The address of the service, as Starlette tells it to the routes."""
+    headers = [(b"host", host)] if host else []
+    scope = {"type": "http", "scheme": scheme, "headers": headers, "server": server or None, "root_path": root}
+    return str(Request(scope).base_url)
 
 
 @lru_cache(maxsize=PARSED)

@@ -105,6 +105,14 @@ class Shortcut[Asked](ABC):
         return self.asked(scope) if len(scope["path"]) + len(scope["query_string"]) <= LONGEST else None
 
 
+def header_of(scope: Scope, wanted: bytes) -> bytes:
+    """A header of a request by its name in lower case; empty where it is not given."""
+    for name, value in scope["headers"]:
+        if name == wanted:
+            found: bytes = value
+            return found
+    return b""
+
+
 def _held(scope: Scope) -> str:
-    held: bytes = next((value for name, value in scope["headers"] if name == b"if-none-match"), b"")
-    return held.decode("latin-1")
+    return header_of(scope, b"if-none-match").decode("latin-1")

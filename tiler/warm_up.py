@@ -1,18 +1,28 @@
-"""What the first visitor of a map needs, read before he comes: segments, and the coarse levels of the latest period."""
+"""What the first visitor needs, read before he comes.
 
+Segments, the coarse levels of the latest period, and where series lie: the indexes of their shards, without which the
+first series of each shard waits for two reads, one after the other.
+"""
+
+import itertools
 import logging
+import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from numpy.typing import NDArray
 
 from services.core import layout
 from services.core.dataset import Dataset
 from services.core.errors import CenoteError
 from services.core.grid import CIRCLE, Grid
 from services.core.quantity import Quantity
-from services.core.segment import StoredArray
+from services.core.segment import ChunkKey, StoredArray
 from tiler.catalogue import LiveCatalogue
 from tiler.chunks import ENTRY_BYTES, ChunkCache
 from tiler.loading import Beside
@@ -36,6 +46,12 @@ PATIENCE_SECONDS = 2.0
 
 type Position = tuple[int, int, int]
 """Of a chunk: time, y, x."""
+
+type Kept = Beside[ChunkKey, NDArray[Any]]
+"""Where what is read ahead is put."""
+
+type Step = Callable[[Kept], None]
+"""Reads from one shard."""
 
 
 class Superseded(Exception):
@@ -128,54 +144,85 @@ class WarmUp:
                 return
 
     def _read(self, name: str, dataset: Dataset) -> None:
-        """Open what the latest period needs, then read levels from the coarsest on, of one quantity after the other."""
+        """Open what the latest period needs, then read levels from the coarsest on, then where series lie.
+
+        What is larger than what is left of the share is passed over.
+        """
         began, read = time.perf_counter(), 0
         others = sum(size for other, size in self._taken.items() if other != name)
         # an equal part of what is left, and something always for one that is published later
         left = min((self._capacity - others) // (1 + len(self._waiting)), self._capacity * 3 // 4)
         self._taken[name] = 0
-        for array, chunks in planned(dataset):
-            if self._closed or name in self._waiting:
-                raise Superseded
-            size = len(chunks) * chunk_bytes(array)
+        for size, steps in itertools.chain(planned_levels(dataset), planned_indexes(dataset)):
             if size > left:
-                break
+                continue
             left -= size
             self._taken[name] += size
-            read += self._read_level(name, array, chunks)
+            for step in steps:
+                if self._closed or name in self._waiting:
+                    raise Superseded
+                step(self._chunks)
+                read += 1
         took = time.perf_counter() - began
-        logger.info("%s %s: %d chunks read ahead in %.2f s", name, dataset.version.id, read, took)
-
-    def _read_level(self, name: str, array: StoredArray, chunks: list[Position]) -> int:
-        beside = replace(array, cache=self._chunks)
-        inner = array.layout.inner_counts
-        by_shard: dict[Position, list[Position]] = {}
-        for t, y, x in chunks:
-            by_shard.setdefault((t // inner[0], y // inner[1], x // inner[2]), []).append((t, y, x))
-        for members in by_shard.values():
-            if self._closed or name in self._waiting:
-                raise Superseded
-            beside.chunks(members)
-        return len(chunks)
+        logger.info("%s %s: %d shards read ahead in %.2f s", name, dataset.version.id, read, took)
 
 
-def planned(dataset: Dataset) -> Iterator[tuple[StoredArray, list[Position]]]:
-    """Arrays, opened as they come, and which of their chunks show the latest period; the coarsest first.
+def planned_levels(dataset: Dataset) -> Iterator[tuple[int, list[Step]]]:
+    """The levels that show the latest period on a screen, the coarsest first: bytes, and how each shard is read.
+
+    Arrays are opened as they come.
 
     Raises:
         CenoteError: if a segment cannot be opened.
     """
     if not len(dataset.time):
         return
-    product, last = dataset.product, len(dataset.time) - 1
-    shown = [quantity for quantity in product.quantities if quantity.ancillary_of is None] or [product.quantity(None)]
+    last = len(dataset.time) - 1
+    shown = _shown(dataset)
     _open(dataset, shown, last)
-    for number in screen_levels(product.grid):
+    for number in screen_levels(dataset.product.grid):
         for quantity in shown:
             array, local = dataset.map_array(layout.maps_path(number, quantity.name), last)
             (length, height, width), (_, rows, columns) = array.layout.chunk, array.layout.shape
-            down, across = range(-(-rows // height)), range(-(-columns // width))
-            yield array, [(local // length, y, x) for y in down for x in across]
+            _, down, across = array.layout.inner_counts
+            by_shard: dict[tuple[int, int], list[Position]] = {}
+            for y, x in itertools.product(range(-(-rows // height)), range(-(-columns // width))):
+                by_shard.setdefault((y // down, x // across), []).append((local // length, y, x))
+            size = sum(len(members) for members in by_shard.values()) * chunk_bytes(array)
+            yield size, [partial(_read_chunks, array, members) for members in by_shard.values()]
+
+
+def planned_indexes(dataset: Dataset) -> Iterator[tuple[int, list[Step]]]:
+    """Where the series of each block of periods lie, the latest block first: bytes, and how each shard's index is read.
+
+    Raises:
+        CenoteError: if a segment cannot be opened.
+    """
+    if dataset.product.series_block is None:
+        return  # its maps hold the series
+    for run, quantity in itertools.product(reversed(dataset.version.series), _shown(dataset)):
+        array = dataset.segment(run.segment).array(layout.series_path(quantity.name))
+        if array.indexes is not None:
+            continue
+        blocks, down, across = array.layout.shard_counts
+        size = down * across * (8 * math.prod(array.layout.inner_counts) + ENTRY_BYTES)
+        for block in reversed(range(blocks)):
+            shards = range(block * down * across, (block + 1) * down * across)
+            yield size, [partial(_read_index, array, shard) for shard in shards]
+
+
+def _read_chunks(array: StoredArray, positions: list[Position], cache: Kept) -> None:
+    replace(array, cache=cache).chunks(positions)
+
+
+def _read_index(array: StoredArray, shard: int, cache: Kept) -> None:
+    replace(array, cache=cache).index(shard)
+
+
+def _shown(dataset: Dataset) -> list[Quantity]:
+    """What people ask for first: not what qualifies another quantity."""
+    product = dataset.product
+    return [quantity for quantity in product.quantities if quantity.ancillary_of is None] or [product.quantity(None)]
 
 
 def _open(dataset: Dataset, quantities: list[Quantity], last: int) -> None:

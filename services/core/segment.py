@@ -217,12 +217,16 @@ class StoredArray:
         Raises:
             Exception: whatever goes wrong (``Store.fetch``); ``load`` tells what it is.
         """
-        shard, inner = self._address(position)
-        index, key = self._index(shard), self.shard_key(shard)
-        offset, length = int(index[inner, 0]), int(index[inner, 1])
+        key, offset, length = self.extent(position)
         if not length:
             return np.full(self.layout.chunk, self.layout.fill, dtype=self.dtype)
         return decode_chunk(key, await self.store.fetch(key, offset, length), self.layout.chunk, self.dtype)
+
+    def extent(self, position: tuple[int, int, int]) -> tuple[str, int, int]:
+        """Where a chunk lies: key of its shard, first byte, and bytes; no bytes are a chunk of missing values."""
+        shard, inner = self._address(position)
+        index = self.index(shard)
+        return self.shard_key(shard), int(index[inner, 0]), int(index[inner, 1])
 
     def visit(self, positions: Sequence[tuple[int, int, int]], use: Callable[[int, NDArray[Any]], None]) -> None:
         """Show chunks one by one, past the cache and in any order, and by several threads at a time.
@@ -257,7 +261,7 @@ class StoredArray:
     ) -> None:
         """Show chunks of one shard, given as (order, number in the shard)."""
         key = self.shard_key(shard)
-        index = self._index(shard)
+        index = self.index(shard)
         ranges: list[tuple[int, int]] = []
         present: list[int] = []
         for order, inner in members:
@@ -290,8 +294,11 @@ class StoredArray:
         where = np.unravel_index(shard, self.layout.shard_counts)
         return f"{self.prefix}/c/" + "/".join(str(int(i)) for i in where)
 
-    def _index(self, shard: int) -> NDArray[Any]:
-        """Offset and length of each chunk; a length of 0 is a chunk of missing values."""
+    def index(self, shard: int) -> NDArray[Any]:
+        """Offset and length of each chunk of a shard, ``(chunks, 2)``; a length of 0 is a chunk of missing values.
+
+        Kept by the cache: it may be read ahead.
+        """
         index = self._known_index(shard)
         if index is not None:
             return index

@@ -129,7 +129,7 @@ class Settings(_Environment):
     cache_mb: Annotated[int, Field(ge=0)] = 256
     """Memory for decoded chunks in each server process, MiB"""
     warm_share: Annotated[float, Field(ge=0, le=0.5)] = 0.125
-    """Share of that memory into which newly published maps are read before anybody asks for them; 0 reads none"""
+    """Share of that memory for what is read of newly published versions before anybody asks; 0 reads none"""
     tile_cache_mb: Annotated[int, Field(ge=0)] = 64
     """Memory for encoded tiles in each server process, MiB; 0 keeps none"""
     max_values: Count = 1_000_000

@@ -232,7 +232,7 @@ def test_bytes_that_are_no_blosc_are_damage_though_their_checksum_holds() -> Non
 
 
 @pytest.mark.parametrize("dtype", ["int16", "uint8", "float32"])
-@pytest.mark.parametrize("chunk", [(1, 450, 450), (84, 30, 30), (1, 675, 675)])
+@pytest.mark.parametrize("chunk", [(1, 450, 450), (84, 30, 30), (120, 15, 15), (1, 675, 675)])
 def test_blocks_are_whole_groups_of_eight_values_and_shuffled_as_the_metadata_say(dtype: str, chunk: Shape3) -> None:
     values = np.arange(np.prod(chunk)).reshape(chunk).astype(dtype) + np.ones(1, dtype)
     body = encode_shard(values, chunk, chunk, np.dtype(dtype).type(0))

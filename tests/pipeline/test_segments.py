@@ -331,7 +331,7 @@ def test_every_shard_exists_and_its_index_is_the_listed_one(written: Written) ->
         if listed is not None:
             from_shards = replace(array, indexes=None)
             for number in range(int(np.prod(counts))):
-                np.testing.assert_array_equal(listed[number], from_shards._index(number))
+                np.testing.assert_array_equal(listed[number], from_shards.index(number))
 
 
 def test_chunks_and_shards_are_those_of_the_declaration(written: Written) -> None:

@@ -135,7 +135,7 @@ def test_each_chunk_is_read_once_however_the_places_are_mixed(world: Any) -> Non
     store = Counted(world.store)
     # nothing is kept between reads, so that reading a chunk twice shows
     app = create_app(Settings(store=world.url, cache_mb=0), store)
-    # chunks of the series are 30 x 30 cells: three of them, hit in turns
+    # chunks of the series are 15 x 15 cells: three of them, hit in turns
     places = [[x + 0.01 * n, y] for n, (x, y) in zip(range(300), itertools.cycle([(-179, 89), (-140, 80), (-179, 50)]))]
     with TestClient(app) as client:
         post(client, "xco2_test/points?parameter-name=soundings", {"coords": places})
