@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from shapely.geometry import MultiPolygon
 
 from services.core import layout
-from services.core.dataset import Dataset
+from services.core.dataset import Dataset, Run
 from services.core.errors import RequestTooLarge
 from services.core.product import Product
 from services.core.quantity import Quantity
@@ -39,6 +39,9 @@ STREAMED = 16
 
 PIECES_AT_ONCE = 16_000_000
 """Decoded values of chunks that are held at a time."""
+
+ADDED_AT_ONCE = 100_000
+"""Values of small pieces that are summed in one go."""
 
 WINDOW_CELLS = 1_000_000
 """Cells of full resolution whose weights are worked out, or held, at a time."""
@@ -361,6 +364,20 @@ class _Sums:
         self.weight[places] += weights.sum(axis=1)
         self.total[places] += np.einsum("tc,tc->t", weights, values)
 
+    def add_pieces(self, run: Run, pieces: Sequence[_Piece], chunks: Sequence[NDArray[Any]]) -> None:
+        """Add the cells of pieces, taken out of their chunks ``(time, y, x)``; those of small pieces together."""
+        cells: list[NDArray[Any]] = []
+        weights: list[NDArray[np.float64]] = []
+        held = 0
+        for place, (piece, chunk) in enumerate(zip(pieces, chunks, strict=True), start=1):
+            periods = run.of(chunk)
+            cells.append(np.take(periods.reshape(len(periods), -1), piece.inside, axis=1))
+            weights.append(piece.weights)
+            held += cells[-1].size
+            if held >= ADDED_AT_ONCE or place == len(pieces):
+                self.add(run.asked, np.concatenate(cells, axis=1), np.concatenate(weights))
+                cells, weights, held = [], [], 0
+
     def means(self) -> Means:
         """What they come to."""
         scale = self.quantity.scale_factor or 1.0
@@ -397,9 +414,7 @@ def _means(
                 deadline.check()
                 wanted = [(run.block, *piece.at) for piece in batch]
                 chunks = run.array.chunks(wanted) if is_kept else run.array.load(wanted)
-                for piece, values in zip(batch, chunks, strict=True):
-                    cells = run.of(values).reshape(len(run.asked), chunk[1] * chunk[2])
-                    one.add(run.asked, np.take(cells, piece.inside, axis=1), piece.weights)
+                one.add_pieces(run, batch, chunks)
     return [(one.quantity, one.means()) for one in sums]
 
 

@@ -13,6 +13,7 @@ from tests.bench import stacks
 from tests.bench.layouts import material, tables
 from tests.bench.layouts.coding import TODAY, Fitted, aligned_codecs, codecs, coded
 from tests.bench.layouts.cuts import Asked, Levels, coarsest, costs, counts, put, sample, shard_shape, together
+from tests.bench.layouts.maps import BLOSCS, written_by
 from tests.bench.layouts.material import FILL
 from tests.bench.stacks import MISSING
 
@@ -112,6 +113,19 @@ def test_an_array_in_memory_gives_back_its_values() -> None:
     asked = stored.asked_by(lambda: stored.unknown.chunks([(0, 1, 2)]))
     assert (asked.objects, asked.gets) == (2, 2)
     stored.forget()
+
+
+def test_levels_are_written_in_the_codec_that_is_tried(world: tuple[Grid, list[np.ndarray]]) -> None:
+    found = {}
+    for name, codec in BLOSCS.items():
+        with written_by(codec):
+            cut = levels(world, 90)
+        found[name] = cut.bytes
+        cut.forget()
+    assert len(set(found.values())) == len(BLOSCS)
+    cut = levels(world, 90)
+    assert cut.bytes == found["blosc zstd 5 bitshuffle, fitted"], "today's"
+    cut.forget()
 
 
 @pytest.mark.parametrize("dtype", ["int16", "float32"])

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 from unittest import mock
 
@@ -161,11 +162,13 @@ def _objects(grid: Grid, shard: int) -> int:
     return -(-grid.height // height) * -(-grid.width // width)
 
 
-def tile_codecs() -> list[Table]:
-    """Tiles read from maps in today's cut, in other codecs.
+def written_by(codec: Any) -> AbstractContextManager[object]:
+    """Shards are written in another codec of Blosc, of which a body says itself how it is to be read."""
+    return mock.patch.object(shards, "_coder", return_value=codec)
 
-    Only the writer is changed: a body of blosc says itself how it is to be read.
-    """
+
+def tile_codecs() -> list[Table]:
+    """Tiles read from maps in today's cut, in other codecs."""
     rows: list[tuple[Cell, ...]] = []
     for full, stack, values, zooms in _sources():
         grids = material.level_grids(material.grid_of(stack, TODAY[full.id]))
@@ -173,7 +176,7 @@ def tile_codecs() -> list[Table]:
         cuts: dict[str, Levels] = {}
         writing: dict[str, float] = {}
         for name, codec in BLOSCS.items():
-            with mock.patch.object(shards, "_BLOSC", codec):
+            with written_by(codec):
                 before = time.thread_time()
                 cuts[name] = Levels.of(grids, maps, 4, FILL)
                 writing[name] = time.thread_time() - before

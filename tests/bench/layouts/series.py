@@ -22,7 +22,7 @@ REPEATS = 5
 CASES = ((material.XCO2_REGION, material.XCO2), (material.GWSA_REGION, material.GWSA))
 
 TWICE_MONTHS = 120
-CHUNKS = ((1, 675), (120, 27), (12, 45), (12, 75), (12, 135))
+CHUNKS = ((1, 675), (120, 15), (12, 45), (12, 75), (12, 135))
 """Months and cells of chunks that tiles and series of the 1/120 degree product might be read from: the maps' and the
 series' of today first, then some that might serve both."""
 NATIVE = (7, 8)
