@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -196,6 +197,7 @@ class Quantity:
         return stored
 
 
+@cache
 def _decimals_of(number: float, most: int, slack: float) -> int:
     for places in range(most):
         if abs(round(number, places) - number) <= slack:
