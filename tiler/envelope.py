@@ -63,7 +63,7 @@ class ClientGone(Exception):
 
 
 class Ready(NamedTuple):
-    """An answer that nothing has to be waited for."""
+    """An answer that was made without a route."""
 
     status: int
     headers: Sequence[tuple[bytes, bytes]]

@@ -6,9 +6,10 @@ A ``tiler.shortcut`` around ``position`` of ``tiler.edr``, made of the same part
 
 import asyncio
 import itertools
+import logging
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple, override
@@ -16,14 +17,15 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 from numpy.typing import NDArray
+from obstore.exceptions import BaseError
 from starlette.requests import Request
 from starlette.types import ASGIApp, Scope
 
 from services.core import layout
 from services.core.dataset import Run
-from services.core.errors import QueryError
+from services.core.errors import CenoteError, QueryError
 from services.core.quantity import Quantity
-from services.core.segment import ChunkKey, StoredArray
+from services.core.segment import ChunkKey, Extent, StoredArray
 from tiler.answer import IMMUTABLE, REVALIDATED, STALE, content_of, is_held, query_key, said_of, tag_of
 from tiler.catalogue import Served
 from tiler.cells import source_of
@@ -36,6 +38,8 @@ from tiler.loading import LoadingCache
 from tiler.request import COLLECTION, INSTANCE, pick_periods, pick_quantities
 from tiler.shortcut import NotMine, Shortcut, WouldWait, header_of
 from tiler.state import State
+
+_LOG = logging.getLogger(__name__)
 
 PREPARED_BYTES = 16 * 2**20
 """Memory for spans of periods of collections that are kept resolved."""
@@ -54,6 +58,12 @@ MOST_DECODED = 8 * 2**20
 
 MOST_FETCHED = 2**18
 """Bytes of chunks that the event loop waits for and decodes itself: half a millisecond at most."""
+
+MOST_GETS = 8
+"""Of them, that one answer waits for; a grid with a chunk for each period has hundreds."""
+
+LONGEST_HOST = 255
+"""Characters of a host that is looked at (RFC 1035, 2.3.4)."""
 
 PARSED = 512
 """Addresses that are kept parsed."""
@@ -149,6 +159,8 @@ class FastSeries(Shortcut[Asked]):
             return None
         shown = path if parsed.version is None else path.replace(f"/instances/{parsed.version}", "", 1)
         host, accept = header_of(scope, b"host"), header_of(scope, b"accept").decode("latin-1")
+        if len(host) > LONGEST_HOST:
+            return None  # addresses are kept by it
         base = _base_of(scope["scheme"], host, tuple(scope.get("server") or ()), scope.get("app_root_path", root))
         return parsed._replace(path=shown, accept=accept, base=base)
 
@@ -162,33 +174,48 @@ class FastSeries(Shortcut[Asked]):
         begun = self._begin(asked, held, may_wait=False)
         if isinstance(begun, Ready):
             return begun
-        wanted, keys = begun.wanted, begun.keys
-        present = self._chunks.present(keys)
+        present = self._chunks.present(begun.keys)
         if present is not None:
             return self._end(begun, present)
-        missing = [one for one, key in zip(wanted, keys, strict=True) if self._chunks.peek(key) is None]
-        decoded = sum(math.prod(array.layout.chunk) * array.dtype.itemsize for array, _ in missing)
-        if decoded > MOST_FETCHED or not all(array.fetches(at) for array, at in missing):
-            return None
-        return lambda: self._fetched(begun, missing)
+        missing: dict[ChunkKey, tuple[StoredArray, Extent]] = {}
+        there: dict[ChunkKey, NDArray[Any]] = {}
+        decoded = 0
+        for key, (array, at) in zip(begun.keys, begun.wanted, strict=True):
+            chunk = self._chunks.use(key)
+            if chunk is not None:
+                there[key] = chunk
+                continue
+            extent = array.known_extent(at) if array.store.fetches else None
+            decoded += math.prod(array.layout.chunk) * array.dtype.itemsize
+            if extent is None or decoded > MOST_FETCHED or len(missing) == MOST_GETS:
+                return None
+            missing[key] = array, extent
 
-    async def _fetched(self, begun: _Begun, missing: Sequence[Wanted]) -> Ready | None:
-        """The answer once some chunks have come; None where threads are to see to it."""
-        by_key = {(array.prefix, *at): (array, at) for array, at in missing}
-        claimed = self._chunks.claim(list(by_key))
+        async def fetched() -> Ready | None:
+            try:
+                found = await self._fetched(missing)
+                return None if found is None else self._end(begun, [(there | found)[key] for key in begun.keys])
+            except Exception:  # noqa: BLE001 - the routes answer, so nobody would notice but by its slowness
+                _LOG.exception("%s was left to threads", asked.path)
+                return None
+
+        return fetched
+
+    async def _fetched(
+        self, missing: Mapping[ChunkKey, tuple[StoredArray, Extent]]
+    ) -> dict[ChunkKey, NDArray[Any]] | None:
+        """Chunks that are missing, by the event loop; None where threads are to see to it."""
+        claimed = self._chunks.claim(list(missing))
         if claimed is None:
             return None  # another request loads one of them, or has done so
         try:
-            fetched = await asyncio.gather(*(array.fetch(at) for array, at in by_key.values()))
+            chunks = await asyncio.gather(*(array.fetch(extent) for array, extent in missing.values()))
         except BaseException as fault:
             self._chunks.abandon(claimed)
-            if isinstance(fault, Exception):
+            if isinstance(fault, CenoteError | BaseError | OSError):
                 return None  # a thread tries again with patience, and tells what is wrong
             raise
-        found = self._chunks.fulfil(claimed, lambda _: fetched)
-        chunks = [found[key] if key in found else self._chunks.peek(key) for key in begun.keys]
-        present = [chunk for chunk in chunks if chunk is not None]
-        return self._end(begun, present) if len(present) == len(chunks) else None
+        return self._chunks.fulfil(claimed, lambda _: chunks)
 
     def _begin(self, asked: Asked, held: str, *, may_wait: bool) -> Ready | _Begun:
         """All that can be told before values are read; the answer, where the client holds it."""

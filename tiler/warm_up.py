@@ -6,11 +6,10 @@ first series of each shard waits for two reads, one after the other.
 
 import itertools
 import logging
-import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from services.core import layout
+from services.core.catalog import Run
 from services.core.dataset import Dataset
 from services.core.errors import CenoteError
 from services.core.grid import CIRCLE, Grid
@@ -153,18 +153,23 @@ class WarmUp:
         # an equal part of what is left, and something always for one that is published later
         left = min((self._capacity - others) // (1 + len(self._waiting)), self._capacity * 3 // 4)
         self._taken[name] = 0
-        for size, steps in itertools.chain(planned_levels(dataset), planned_indexes(dataset)):
+        planned = itertools.chain[tuple[int, Iterable[Step]]](planned_levels(dataset), planned_indexes(dataset))
+        for size, steps in planned:
+            self._go_on(name)
             if size > left:
                 continue
             left -= size
             self._taken[name] += size
             for step in steps:
-                if self._closed or name in self._waiting:
-                    raise Superseded
+                self._go_on(name)
                 step(self._chunks)
                 read += 1
         took = time.perf_counter() - began
         logger.info("%s %s: %d shards read ahead in %.2f s", name, dataset.version.id, read, took)
+
+    def _go_on(self, name: str) -> None:
+        if self._closed or name in self._waiting:
+            raise Superseded
 
 
 def planned_levels(dataset: Dataset) -> Iterator[tuple[int, list[Step]]]:
@@ -192,23 +197,37 @@ def planned_levels(dataset: Dataset) -> Iterator[tuple[int, list[Step]]]:
             yield size, [partial(_read_chunks, array, members) for members in by_shard.values()]
 
 
-def planned_indexes(dataset: Dataset) -> Iterator[tuple[int, list[Step]]]:
-    """Where the series of each block of periods lie, the latest block first: bytes, and how each shard's index is read.
+def planned_indexes(dataset: Dataset) -> Iterator[tuple[int, Iterator[Step]]]:
+    """Where series lie, those of the latest periods first: bytes, and how each shard's index is read.
+
+    Bytes are told by the chunks that are written today, so that no segment is opened for what does not fit.
 
     Raises:
-        CenoteError: if a segment cannot be opened.
+        CenoteError: if a segment cannot be opened; by the steps.
     """
-    if dataset.product.series_block is None:
+    product = dataset.product
+    if product.series_block is None:
         return  # its maps hold the series
-    for run, quantity in itertools.product(reversed(dataset.version.series), _shown(dataset)):
-        array = dataset.segment(run.segment).array(layout.series_path(quantity.name))
-        if array.indexes is not None:
-            continue
-        blocks, down, across = array.layout.shard_counts
-        size = down * across * (8 * math.prod(array.layout.inner_counts) + ENTRY_BYTES)
-        for block in reversed(range(blocks)):
-            shards = range(block * down * across, (block + 1) * down * across)
-            yield size, [partial(_read_index, array, shard) for shard in shards]
+    (_, height, width), (_, high, wide) = layout.series_chunks(product)
+    shards = -(-product.grid.height // high) * -(-product.grid.width // wide)
+    each = 8 * (high // height) * (wide // width) + ENTRY_BYTES
+    for run in sorted(dataset.version.series, key=lambda run: run.periods.starts[-1], reverse=True):
+        blocks = -(-len(run.periods) // product.series_block)
+        for quantity in _shown(dataset):
+            yield blocks * shards * each, _index_steps(dataset, run, quantity)
+
+
+def _index_steps(dataset: Dataset, run: Run, quantity: Quantity) -> Iterator[Step]:
+    """Blocks of which a run of periods is read, the latest first."""
+    segment = dataset.segment(run.segment)
+    array = segment.array(layout.series_path(quantity.name))
+    if array.indexes is not None:
+        return
+    _, down, across = array.layout.shard_counts
+    places = segment.places("series", run.periods.starts)
+    for block in sorted({place // array.layout.chunk[0] for place in places}, reverse=True):
+        for shard in range(block * down * across, (block + 1) * down * across):
+            yield partial(_read_index, array, shard)
 
 
 def _read_chunks(array: StoredArray, positions: list[Position], cache: Kept) -> None:

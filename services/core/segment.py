@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,6 +120,19 @@ class ArrayLayout:
         return tuple(s // c for s, c in zip(self.shard, self.chunk, strict=True))  # type: ignore[return-value]
 
 
+class Extent(NamedTuple):
+    """Where a chunk lies."""
+
+    key: str
+    """Of its shard."""
+
+    start: int
+    """First byte."""
+
+    length: int
+    """Bytes; none are a chunk of missing values."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoredArray:
     """A sharded array, read chunk by chunk; every byte is checked by crc32c.
@@ -207,26 +220,30 @@ class StoredArray:
         self._visit(positions, loaded.__setitem__, is_kept=True)
         return [loaded[order] for order in range(len(positions))]
 
-    def fetches(self, position: tuple[int, int, int]) -> bool:
-        """Whether ``fetch`` gets a chunk: the store has to know how, and the index of its shard be in memory."""
-        return self.store.fetches and self._known_index(self._address(position)[0]) is not None
+    def extent(self, position: tuple[int, int, int]) -> Extent:
+        """Where a chunk lies; the index of its shard is read if it has to be."""
+        shard, inner = self._address(position)
+        return self._extent(shard, inner, self.index(shard))
 
-    async def fetch(self, position: tuple[int, int, int]) -> NDArray[Any]:
-        """A chunk for which ``fetches`` says yes, past the cache; the event loop decodes it.
+    def known_extent(self, position: tuple[int, int, int]) -> Extent | None:
+        """Where a chunk lies, if the index of its shard is in memory."""
+        shard, inner = self._address(position)
+        index = self._known_index(shard)
+        return None if index is None else self._extent(shard, inner, index)
+
+    def _extent(self, shard: int, inner: int, index: NDArray[Any]) -> Extent:
+        return Extent(self.shard_key(shard), int(index[inner, 0]), int(index[inner, 1]))
+
+    async def fetch(self, extent: Extent) -> NDArray[Any]:
+        """The chunk that lies there, past the cache; the event loop waits for it and decodes it.
 
         Raises:
             Exception: whatever goes wrong (``Store.fetch``); ``load`` tells what it is.
         """
-        key, offset, length = self.extent(position)
+        key, start, length = extent
         if not length:
             return np.full(self.layout.chunk, self.layout.fill, dtype=self.dtype)
-        return decode_chunk(key, await self.store.fetch(key, offset, length), self.layout.chunk, self.dtype)
-
-    def extent(self, position: tuple[int, int, int]) -> tuple[str, int, int]:
-        """Where a chunk lies: key of its shard, first byte, and bytes; no bytes are a chunk of missing values."""
-        shard, inner = self._address(position)
-        index = self.index(shard)
-        return self.shard_key(shard), int(index[inner, 0]), int(index[inner, 1])
+        return decode_chunk(key, await self.store.fetch(key, start, length), self.layout.chunk, self.dtype)
 
     def visit(self, positions: Sequence[tuple[int, int, int]], use: Callable[[int, NDArray[Any]], None]) -> None:
         """Show chunks one by one, past the cache and in any order, and by several threads at a time.

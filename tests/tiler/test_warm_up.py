@@ -3,12 +3,15 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import override
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from services.core.catalog import current_version
+from services.core.dataset import Dataset
 from services.core.errors import StoreUnavailable
 from services.core.grid import Grid
 from services.core.settings import Settings
@@ -20,7 +23,7 @@ from tiler.app import create_app
 from tiler.catalogue import LiveCatalogue
 from tiler.chunks import ChunkCache
 from tiler.loading import LoadingCache
-from tiler.warm_up import WarmUp, screen_levels
+from tiler.warm_up import WarmUp, planned_indexes, screen_levels
 
 pytestmark = pytest.mark.slow
 
@@ -238,6 +241,32 @@ def test_what_is_read_ahead_stays_within_its_share_and_pushes_out_nothing_in_use
     assert chunks.counts.weight - before <= 2**20
     assert chunks.counts.entries > 7 + 1, "more than one collection has something"
     assert all(chunks.peek(("used", number, 0, 0)) is not None for number in range(7))
+
+
+def test_where_series_lie_is_read_from_the_latest_block_on_and_no_dead_one(directory: Store) -> None:
+    grid = Grid.of(west=0, north=4, step_x="1", width=4, height=4)
+    product = a_product("long", grid, XCO2, series_block=120)
+    axis = TimeAxis.regular("2000-01", "P1M", 250)
+    values = XCO2.pack(np.full((250, 4, 4), 400.0))
+    every = Arrays(product=product, axis=axis, values={"xco2": values})
+    publish_arrays(directory, replace(every, axis=axis.take(range(249)), values={"xco2": values[:249]}))
+    publish_arrays(directory, every)  # its last block is the last month's segment's now
+    dataset = Dataset(directory, current_version(directory, "long")[1])
+    read = []
+    for _, steps in planned_indexes(dataset):
+        for step in steps:
+            array, shard = step.args  # type: ignore[attr-defined]  # a partial
+            read.append((array.prefix.split("/")[2], shard))
+    latest, first = (run.segment for run in reversed(dataset.version.series))
+    assert read == [(latest, 0), (first, 1), (first, 0)]
+
+
+def test_what_does_not_fit_is_not_even_opened(store: Held) -> None:
+    publish(store.inner)
+    dataset = Dataset(store, current_version(store, "demo")[1])
+    store.seen.clear()
+    assert all(size > 1000 for size, _ in planned_indexes(dataset))
+    assert store.data(ahead=False) == []
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ class Store(ABC):
         return False
 
     async def fetch(self, key: str, start: int, length: int) -> bytes:
-        """What ``get_range`` returns, tried once.
+        """What ``get_range`` returns, tried once. For servers: a process that ends just after it may be aborted.
 
         Raises:
             Exception: whatever goes wrong; ``get_range`` tries with patience and tells what it is.
@@ -300,8 +300,8 @@ class Operation:
 class Observed(Store):
     """A store that passes every operation on another through one method, for metrics and for tests that inject faults.
 
-    ``get`` and ``get_range`` appear as themselves; a probe and a Zarr view appear as the operations they are made of.
-    A listing is done at once, not as it is iterated over.
+    It is read by threads only (``fetches``). ``get`` and ``get_range`` appear as themselves; a probe and a Zarr view
+    appear as the operations they are made of. A listing is done at once, not as it is iterated over.
     """
 
     __slots__ = ("inner",)

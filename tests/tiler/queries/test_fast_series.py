@@ -1,6 +1,7 @@
 """Series of a place answered without the routes, against those of the routes: the same bodies, headers and errors."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.core.settings import Settings
 from services.core.store import Observed, Operation, Store
-from tiler.app import create_app
-from tiler.fast_series import FastSeries, parsed_of
+from tiler.app import THREADS, create_app
+from tiler.fast_series import FastSeries, _base_of, parsed_of
 
 FIRST = "xco2_test/position?coords=POINT(10 20)"
 
@@ -283,11 +284,65 @@ def test_what_could_not_be_fetched_is_read_by_threads(loop: Loop, fault: str) ->
     loop.store.pause = 0.2
     loop.store.fault = OSError("reset by peer") if fault == "an error" else None
     loop.store.is_garbled = True
-    with ThreadPoolExecutor(12) as threads:  # more than the service has threads
-        answers = list(threads.map(loop.client.get, [f"/collections/{OTHER}"] * 12))
-    assert [answer.content for answer in answers] == [loop.wanted] * 12
+    many = THREADS + 4
+    with ThreadPoolExecutor(many) as threads:
+        answers = list(threads.map(loop.client.get, [f"/collections/{OTHER}"] * many))
+    assert [answer.content for answer in answers] == [loop.wanted] * many
     assert len(loop.store.fetched) >= 3
     assert len(loop.store.read) == 3
+
+
+@pytest.mark.parametrize("way", ["HEAD", "gzip"])
+def test_what_is_fetched_is_sent_in_every_way(loop: Loop, way: str) -> None:
+    if way == "HEAD":
+        answer = loop.client.head(f"/collections/{OTHER}", headers={"accept-encoding": "identity"})
+        assert (answer.content, answer.headers["content-length"]) == (b"", str(len(loop.wanted)))
+    else:
+        answer = loop.client.get(f"/collections/{OTHER}", headers={"accept-encoding": "gzip"})
+        assert (answer.content, answer.headers["content-encoding"]) == (loop.wanted, "gzip")
+    assert len(loop.store.fetched) == 3
+
+
+def test_a_fault_behind_the_fetch_is_logged_and_the_routes_answer(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("a fault")
+
+    monkeypatch.setattr("tiler.fast_series._encoded", broken)
+    assert loop.client.get(f"/collections/{OTHER}").content == loop.wanted
+    assert "was left to threads" in caplog.text
+    assert "cenote_requests_running 0" in loop.client.get("/metrics").text
+
+
+def test_no_read_that_waits_is_made_on_the_event_loop(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The index of a shard that goes while its chunk is on its way is not read again by the loop."""
+    inner = Fetching.fetch
+
+    async def forgetting(self: Fetching, *given: Any) -> bytes:
+        loop.client.app.state.cenote.chunks.clear()  # type: ignore[attr-defined]  # a FastAPI app
+        return await inner(self, *given)
+
+    readers = set()
+    monkeypatch.setattr(Fetching, "fetch", forgetting)
+    monkeypatch.setattr(Fetching, "get_suffix", lambda *_: readers.add(threading.current_thread().name))
+    assert loop.client.get(f"/collections/{OTHER}").content == loop.wanted
+    assert len(loop.store.fetched) == 3
+    assert not readers
+
+
+def test_long_hosts_are_not_kept(loop: Loop) -> None:
+    _base_of.cache_clear()
+    for number in range(3):
+        answer = loop.client.get(f"/collections/{OTHER}", headers={"host": "a" * 300 + str(number)})
+        assert answer.status_code == 200
+    assert _base_of.cache_info().currsize == 0
+
+
+def test_many_reads_are_left_to_threads(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tiler.fast_series.MOST_GETS", 2)
+    assert loop.client.get(f"/collections/{OTHER}").content == loop.wanted
+    assert (loop.store.fetched, len(loop.store.read)) == ([], 3)
 
 
 def test_what_takes_long_to_decode_is_left_to_threads(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Means over areas from coarse levels, against the plain sum over all cells of full resolution."""
 
+import tracemalloc
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +28,8 @@ from tiler.zonal import means_over
 
 PERIODS = 12
 MANY = 32_000_000
+
+FINE = Grid.of(west=-180, north=90, step_x="1/120", width=43200, height=18000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,3 +225,15 @@ def test_the_mean_of_equal_values_is_that_value(quantity: Quantity, value: float
     sums.add(range(3), stored[:, :1000], weights[:1000])
     sums.add(range(3), stored[:, 1000:], weights[1000:])
     assert sums.means().value.tolist() == [float(quantity.decode(stored[:1, 1])[0])] * 3
+
+
+def test_planning_a_mean_over_nearly_everything_takes_little_memory_and_time() -> None:
+    product = Product(id="fine", title="t", description="d", grid=FINE, step="P1M", quantities=QUANTITIES[:1])
+    area = MultiPolygon([box(-179.99, -59.9, 179.99, 89.9)])
+    tracemalloc.start()
+    try:
+        finest = zonal._finest(product, 1, cells_touching(FINE, boxes_of(area)))
+        assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert finest.touched == 27 * 64 * 675 * 675, "all chunks of its map"
