@@ -228,6 +228,8 @@ async def watched(bound_mb: int, told: Callable[[int], None]) -> None:
     while True:
         now = resident()
         told(now)
+        if now > bound_mb * MIB * TIGHT:
+            await asyncio.to_thread(trim)
         if now > bound_mb * MIB and time.monotonic() - said >= WARN_SECONDS:
             said = time.monotonic()
             logger.warning(
@@ -263,6 +265,18 @@ each of them came as fresh pages, which took longer than drawing."""
 
 TRIMMED_BYTES = 32 * MIB
 """Unused memory at the end of an arena above which it is given back."""
+
+
+TIGHT = 0.7
+"""Share of the bound from which on what malloc keeps and nobody uses is given back: what is drawn next takes fresh pages."""
+
+
+def trim() -> None:
+    """Have glibc give back every page that it keeps and nobody uses; does nothing where malloc is another's."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError):
+        return
 
 
 def tune_malloc() -> None:

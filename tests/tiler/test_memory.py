@@ -1,6 +1,7 @@
 """What a server process holds stays under its bound, whatever is asked of it at once."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -30,7 +31,7 @@ from tiler.catalogue import LiveCatalogue
 from tiler.chunks import ENTRY_BYTES, ChunkCache
 from tiler.envelope import Envelope
 from tiler.fast_tiles import TileCache
-from tiler.memory import MIB, Budget, Busy, Claim, Shares, need, resident
+from tiler.memory import MIB, Budget, Busy, Claim, Shares, need, resident, trim
 from tiler.metrics import Metrics
 from tiler.proxies import Proxies
 
@@ -332,3 +333,28 @@ def test_nobody_claims_outside_a_request() -> None:
     memory._claim.set(None)
     need(10**15)
     assert isinstance(a_budget(1)[0].begin(), Claim)
+
+
+def test_what_malloc_keeps_and_nobody_uses_is_given_back() -> None:
+    blocks = [bytes(100_000) for _ in range(2000)]
+    del blocks[::2], blocks[::2]  # every fourth is left, so that no end of the heap is free
+    before = resident()
+    trim()
+    assert resident() < before - 50 * 2**20
+    assert len(blocks) == 500
+
+
+def test_a_process_near_its_bound_gives_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[bool] = []
+    monkeypatch.setattr(memory, "trim", lambda: given.append(True))
+    monkeypatch.setattr(memory, "WATCH_SECONDS", 0.01)
+
+    async def watch(taken: int) -> None:
+        monkeypatch.setattr(memory, "resident", lambda: taken * 2**20)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(memory.watched(1000, lambda _: None), 0.2)
+
+    asyncio.run(watch(690))
+    assert not given
+    asyncio.run(watch(710))
+    assert given
