@@ -1,0 +1,1 @@
+"""Groundwater storage anomaly: GRACE gap fill, water balance, downscaling."""
