@@ -1,8 +1,7 @@
 """Which month each GRACE solution stands for.
 
-Solutions are means of about a month, but not of calendar months: late in the mission two of them can have their middle
-in one month (2011-10, 2015-04) while the month beside has none. Binning by calendar month would merge or lose one of
-them.
+Solutions are means of about a month, but not of calendar months: late in a mission two of them can have their middle in
+one month (2015-04, 2018-11) while the month beside has none. Binning by calendar month would merge or lose one of them.
 """
 
 import itertools
@@ -56,7 +55,11 @@ def assign(days: Days, bounds: Days | None = None, *, epoch: str = EPOCH) -> NDA
         if after <= before:
             fact = "occur twice" if after == before else "are not in order"
             raise InputRefused(f"GRACE times {fact}: {_date(before, epoch)}, then {_date(after, epoch)}")
-    own = (np.datetime64(epoch, "D") + np.floor(middles).astype(np.int64)).astype("datetime64[M]").astype(np.int64)
+    own = (
+        (np.datetime64(epoch, "D") + np.floor(middles).astype("timedelta64[D]"))
+        .astype("datetime64[M]")
+        .astype(np.int64)
+    )
     months = own[:, None] + np.array(_SHIFTS)
     first, end = (_days_of(months + late, epoch) for late in (0, 1))
     cost = np.maximum(np.maximum(first - middles[:, None], middles[:, None] - end), 0.0)
@@ -132,4 +135,4 @@ def _days_of(months: NDArray[np.int64], epoch: str) -> NDArray[np.float64]:
 
 
 def _date(days: float, epoch: str) -> str:
-    return str(np.datetime64(epoch, "D") + int(np.floor(days)))
+    return str(np.datetime64(epoch, "D") + np.timedelta64(int(np.floor(days)), "D"))

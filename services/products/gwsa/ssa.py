@@ -18,9 +18,6 @@ type Series = NDArray[np.float64]
 TOLERANCE = 0.01
 """Gaps have settled when the rms of their change is at most this share of their rms (Yi and Sneeuw)."""
 
-FLOOR = 1e-6
-"""Share of a series' rms below which gaps count no smaller. Our choice: gaps that tend to 0 would never settle."""
-
 ITERATIONS = 10_000
 
 BATCH = 64
@@ -85,7 +82,6 @@ def _settle(values: Series, window: int, orders: Sequence[int], tolerance: float
     """``(series, time)`` to ``(order, series, time)``."""
     gaps = np.isnan(values)
     current = np.where(gaps, 0.0, values)
-    floor = FLOOR * np.sqrt((current**2).sum(axis=1))
     rebuilt = np.empty((len(orders), *values.shape))
     order = np.ones(len(values), dtype=np.int64)
     active = np.arange(len(values))
@@ -96,7 +92,7 @@ def _settle(values: Series, window: int, orders: Sequence[int], tolerance: float
         change = np.sqrt(((found - last) ** 2).sum(axis=1, where=missing))
         size = np.sqrt((last**2).sum(axis=1, where=missing))
         current[active] = np.where(missing, found, last)
-        settled = change <= tolerance * np.maximum(size, floor[active])
+        settled = change <= tolerance * size
         for number, wanted in enumerate(orders):
             done = settled & (order[active] == wanted)
             rebuilt[number, active[done]] = found[done]
@@ -121,6 +117,6 @@ def _leading(values: Series, window: int, orders: NDArray[np.int64]) -> Series:
     for column in range(window):
         total[:, column : column + rows] += matrix[:, :, column]
     place = np.arange(length)
-    times = np.minimum(np.minimum(place + 1, length - place), min(window, rows))
+    times = np.minimum(np.minimum(place + 1, length - place), window)
     means: Series = total / times
     return means

@@ -5,7 +5,8 @@
 writes ``infra/reports/gwsa_gaps.json`` and prints the table of its README, in a few minutes of one core. The real files
 lie beside the checkout or where CENOTE_SHARED_DATA says. The 33 months that the data's author filled are missing for
 every method. Eleven months like those between the missions (July to May) are hidden one gap at a time; short gaps at
-random places, nine at a time. SSA's window and order are chosen with all scored months of that kind missing.
+random places, nine at a time. SSA's window and order are chosen anew for each trial, with its scored months missing: by
+whole years for long gaps, by other short gaps for short ones.
 """
 
 import csv
@@ -14,6 +15,7 @@ import json
 import os
 import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.core.time_axis import TimeAxis
-from services.products.gwsa.gaps import METHODS, YEARS, Blanks, ByLength, Method, blanked_rms, choose, scattered, years
+from services.products.gwsa.gaps import METHODS, SSA, YEARS, Blanks, Method, blanked_rms, choose, scattered, years
 
 ROOT = Path(__file__).resolve().parents[3]
 REPORT = ROOT / "infra" / "reports" / "gwsa_gaps.json"
@@ -32,10 +34,13 @@ MISSING = "groundwater/california_nasa_grace/anomaly_timeseries_GRACE_california
 GAP_STARTS = ("2005-07", "2008-07", "2011-07", "2014-07")
 """Of the scored eleven-month gaps: none touches a year that is blanked to choose."""
 
-WINDOWS = (24, 36, 48, 60, 72, 84)
-ORDERS = tuple(range(1, 19))
-EVERY = 3
-"""Every third basin takes part in choosing the window and the order; all are scored."""
+WINDOWS = (24, 36, 48, 60, 72)
+ORDERS = tuple(range(1, 17))
+SPAN = ("2003-01", "2017-01")
+"""From and before: the months in which whole years are blanked to choose (Yi and Sneeuw, 2021)."""
+
+EVERY = 6
+"""Every sixth basin takes part in choosing the window and the order; all are scored."""
 
 SEED = 1
 
@@ -59,53 +64,74 @@ def read_basins(folder: Path) -> tuple[NDArray[np.float64], TimeAxis]:
     return values, axis
 
 
-def without(values: NDArray[np.float64], blanks: Blanks) -> NDArray[np.float64]:
-    """The values with all blanks missing at once."""
-    hidden = values.copy()
-    hidden[np.concatenate(blanks)] = np.nan
-    return hidden
+def scored_blanks(axis: TimeAxis, missing: NDArray[np.bool_]) -> dict[str, Blanks]:
+    """The rows that are hidden, trial by trial, in gaps of both kinds."""
+    starts = [axis.ids.index(start) for start in GAP_STARTS]
+    return {"long": [np.arange(start, start + 11) for start in starts], "short": scattered(missing, seed=SEED)}
 
 
-def within_sigma(values: NDArray[np.float64], method: Method, blanks: Blanks, sigma: NDArray[np.float64]) -> float:
-    """Share of the scored months whose error is no larger than the stated one, over all basins."""
-    inside = []
-    for rows in blanks:
+def choosing(values: NDArray[np.float64], axis: TimeAxis, kind: str, seed: int) -> tuple[SSA, Blanks]:
+    """SSA's window and order for gaps of a kind, and the blanks that tell, from values that hide what is scored."""
+    if kind == "short":
+        blanks = scattered(np.isnan(values).any(axis=1), trials=2, seed=seed)
+        return choose(values[:, ::EVERY], blanks, WINDOWS, ORDERS), blanks
+    first, end = (axis.ids.index(month) for month in SPAN)
+    blanks = years(axis)
+    return choose(values[first:end, ::EVERY], [rows - first for rows in blanks], WINDOWS, ORDERS), blanks
+
+
+def compare(values: NDArray[np.float64], axis: TimeAxis, kind: str, scored: Blanks) -> dict[str, Any]:
+    """All methods in gaps of one kind."""
+    squares = {name: np.zeros(values.shape[1]) for name in METHODS}
+    inside: dict[str, list[NDArray[np.bool_]]] = {name: [] for name in METHODS}
+    pairs = []
+    for trial, rows in enumerate(scored):
         hidden = values.copy()
         hidden[rows] = np.nan
-        error = np.abs(method(hidden)[rows] - values[rows])
-        inside.append((error <= sigma)[~np.isnan(error)])
-    return float(np.mean(np.concatenate(inside)))
+        pair, blanks = choosing(hidden, axis, kind, SEED + 1 + trial)
+        pairs.append(asdict(pair))
+        methods: dict[str, Method] = {**METHODS, "ssa": pair}
+        for name, method in methods.items():
+            error = method(hidden)[rows] - values[rows]
+            squares[name] += np.nanmean(error**2, axis=0) / len(scored)
+            sigma = blanked_rms(hidden[:, ::EVERY], method, blanks)
+            some = error[:, ::EVERY]
+            inside[name].append((np.abs(some) <= sigma)[~np.isnan(some)])
+    spread = np.nanstd(values, axis=0)
+    errors = {name: np.sqrt(square) / spread for name, square in squares.items()}
+    table = {
+        name: {
+            "median_rms_over_std": round(float(np.median(error)), 4),
+            "share_of_basins_better_than_ssa": round(float(np.mean(error < errors["ssa"])), 3),
+            "within_sigma": round(float(np.mean(np.concatenate(inside[name]))), 3),
+        }
+        for name, error in errors.items()
+    }
+    default = next(iter(METHODS))
+    return {
+        "table": table,
+        "ssa_of_trials": pairs,
+        "ssa_of_all": asdict(choosing(values, axis, kind, SEED + 1)[0]),
+        "in_hindsight": {
+            "basins": len(errors[default][::EVERY]),
+            "ssa": best(values[:, ::EVERY], scored),
+            default: {"median_rms_over_std": round(float(np.median(errors[default][::EVERY])), 4)},
+        },
+    }
+
+
+def best(values: NDArray[np.float64], scored: Blanks) -> dict[str, Any]:
+    """The least that any one window and order could have reached on the scored months themselves."""
+    pair = choose(values, scored, WINDOWS, ORDERS)
+    error = blanked_rms(values, pair, scored) / np.nanstd(values, axis=0)
+    return {**asdict(pair), "median_rms_over_std": round(float(np.median(error)), 4)}
 
 
 def study(folder: Path) -> dict[str, Any]:
     """The comparison as JSON data."""
     values, axis = read_basins(folder)
     missing = np.isnan(values).any(axis=1)
-    starts = [axis.ids.index(start) for start in GAP_STARTS]
-    scored = {
-        "long": [np.arange(start, start + 11) for start in starts],
-        "short": scattered(missing, seed=SEED),
-    }
-    hidden = {kind: without(values, blanks) for kind, blanks in scored.items()}
-    blanks = {
-        "long": years(axis),
-        "short": scattered(np.isnan(hidden["short"]).any(axis=1), trials=2, seed=SEED + 1),
-    }
-    first, end = axis.ids.index("2003-01"), axis.ids.index("2017-01")
-    long = choose(hidden["long"][first:end, ::EVERY], [rows - first for rows in blanks["long"]], WINDOWS, ORDERS)
-    short = choose(hidden["short"][:, ::EVERY], blanks["short"], WINDOWS, ORDERS)
-    methods = {**METHODS, "ssa": ByLength(short=short, long=long)}
-    spread = np.nanstd(values, axis=0)
-    table: dict[str, dict[str, Any]] = {name: {} for name in methods}
-    for kind, rows in scored.items():
-        errors = {name: blanked_rms(values, method, rows) / spread for name, method in methods.items()}
-        for name, method in methods.items():
-            sigma = blanked_rms(hidden[kind], method, blanks[kind])
-            table[name][kind] = {
-                "median_rms_over_std": round(float(np.median(errors[name])), 4),
-                "share_of_basins_better_than_ssa": round(float(np.mean(errors[name] < errors["ssa"])), 3),
-                "within_sigma": round(within_sigma(values, method, rows, sigma), 3),
-            }
+    scored = scored_blanks(axis, missing)
     return {
         "command": "OMP_NUM_THREADS=1 .venv/bin/python -m tests.products.gwsa.gaps_study",
         "data": {"file": BASINS, "sha256": hashlib.sha256((folder / BASINS).read_bytes()).hexdigest()},
@@ -113,18 +139,17 @@ def study(folder: Path) -> dict[str, Any]:
             "basins": values.shape[1],
             "months": len(axis),
             "missing_months": int(missing.sum()),
-            **{f"scored_{kind}_gaps": {"trials": len(rows)} | counted(rows, missing) for kind, rows in scored.items()},
+            **{f"scored_{kind}": {"trials": len(rows)} | counted(rows, missing) for kind, rows in scored.items()},
         },
         "settings": {
             "seed": SEED,
             "long_gap_starts": GAP_STARTS,
-            "choosing": {"windows": WINDOWS, "orders": ORDERS, "years": YEARS, "every_nth_basin": EVERY},
-            "ssa": {
-                "short": {"window": short.window, "order": short.order},
-                "long": {"window": long.window, "order": long.order},
-            },
+            "windows": WINDOWS,
+            "largest_order": max(ORDERS),
+            "blanked_years": YEARS,
+            "every_nth_basin_chooses": EVERY,
         },
-        "table": table,
+        **{kind: compare(values, axis, kind, rows) for kind, rows in scored.items()},
     }
 
 
@@ -137,10 +162,10 @@ def counted(blanks: Blanks, missing: NDArray[np.bool_]) -> dict[str, int]:
 def as_markdown(report: dict[str, Any]) -> str:
     """The table of the README."""
     lines = ["| method | 11-month gaps | short gaps | errors within sigma |", "|---|---|---|---|"]
-    for name, row in report["table"].items():
-        scores = " | ".join(f"{row[kind]['median_rms_over_std']:.3f}" for kind in ("long", "short"))
-        inside = ", ".join(f"{row[kind]['within_sigma']:.2f}" for kind in ("long", "short"))
-        lines.append(f"| `{name}` | {scores} | {inside} |")
+    for name in METHODS:
+        rows = [report[kind]["table"][name] for kind in ("long", "short")]
+        scores = " | ".join(f"{row['median_rms_over_std']:.3f}" for row in rows)
+        lines.append(f"| `{name}` | {scores} | {', '.join(f'{row["within_sigma"]:.2f}' for row in rows)} |")
     return "\n".join(lines) + "\n"
 
 
