@@ -100,7 +100,7 @@ METHODS: dict[str, Method] = {
     "climatology_trend_ar1": by_climatology_trend_ar1,
     "climatology_trend_linear": by_climatology_trend_linear,
     "climatology_trend": by_climatology_trend,
-    "ssa": ByLength(short=SSA(window=36, order=11), long=SSA(window=36, order=6)),
+    "ssa": ByLength(short=SSA(window=48, order=16), long=SSA(window=36, order=9)),
     "linear": by_linear,
 }
 """Method by name; the first is the default."""
