@@ -1,1 +1,0 @@
-"""Groundwater storage anomaly: GRACE gap fill, water balance, downscaling."""
