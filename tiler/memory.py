@@ -268,7 +268,7 @@ TRIMMED_BYTES = 32 * MIB
 
 
 TIGHT = 0.7
-"""Share of the bound from which on what malloc keeps and nobody uses is given back: what is drawn next takes fresh pages."""
+"""Share of the bound above which malloc gives back what nobody uses: what is drawn next takes fresh pages then."""
 
 
 def trim() -> None:
