@@ -17,7 +17,6 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 from numpy.typing import NDArray
-from obstore.exceptions import BaseError
 from starlette.requests import Request
 from starlette.types import ASGIApp, Scope
 
@@ -166,8 +165,10 @@ class FastSeries(Shortcut[Asked]):
 
     @override
     def answer(self, asked: Asked, held: str, *, may_wait: bool) -> Ready:
-        begun = self._begin(asked, held, may_wait=may_wait)
-        return begun if isinstance(begun, Ready) else self._end(begun, self._chunks_of(begun.wanted, may_wait=may_wait))
+        if not may_wait:
+            raise WouldWait  # ``coming`` sees to that
+        begun = self._begin(asked, held, may_wait=True)
+        return begun if isinstance(begun, Ready) else self._end(begun, _chunks_of(begun.wanted))
 
     @override
     def coming(self, asked: Asked, held: str) -> Ready | Coming | None:
@@ -212,7 +213,7 @@ class FastSeries(Shortcut[Asked]):
             chunks = await asyncio.gather(*(array.fetch(extent) for array, extent in missing.values()))
         except BaseException as fault:
             self._chunks.abandon(claimed)
-            if isinstance(fault, CenoteError | BaseError | OSError):
+            if isinstance(fault, CenoteError):
                 return None  # a thread tries again with patience, and tells what is wrong
             raise
         return self._chunks.fulfil(claimed, lambda _: chunks)
@@ -327,18 +328,14 @@ class FastSeries(Shortcut[Asked]):
             self._prepared.put(key, found)
         return found
 
-    def _chunks_of(self, wanted: Sequence[Wanted], *, may_wait: bool) -> Sequence[NDArray[Any]]:
-        if not may_wait:
-            present = self._chunks.present([(array.prefix, *at) for array, at in wanted])
-            if present is None:
-                raise WouldWait
-            return present
-        # those of an array in one call, which reads their shards side by side
-        found: list[NDArray[Any]] = []
-        for _, members in itertools.groupby(wanted, key=lambda one: one[0].prefix):
-            own = list(members)
-            found += own[0][0].chunks([at for _, at in own])
-        return found
+
+def _chunks_of(wanted: Sequence[Wanted]) -> list[NDArray[Any]]:
+    """Chunks, those of an array in one call, which reads their shards side by side."""
+    found: list[NDArray[Any]] = []
+    for _, members in itertools.groupby(wanted, key=lambda one: one[0].prefix):
+        own = list(members)
+        found += own[0][0].chunks([at for _, at in own])
+    return found
 
 
 def _encoded(points: Points, kind: Format) -> bytes:

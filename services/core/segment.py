@@ -238,7 +238,7 @@ class StoredArray:
         """The chunk that lies there, past the cache; the event loop waits for it and decodes it.
 
         Raises:
-            Exception: whatever goes wrong (``Store.fetch``); ``load`` tells what it is.
+            StoreError, Damaged: whatever goes wrong (``Store.fetch``); ``load`` tells what it is.
         """
         key, start, length = extent
         if not length:

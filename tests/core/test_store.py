@@ -186,7 +186,7 @@ def test_an_event_loop_fetches_from_object_storage_what_threads_read(store: Stor
         assert [*asyncio.run(both())] == [EVEN[250:550], EVEN[-1:]]
     with pytest.raises(Damaged, match="ends at byte"):
         asyncio.run(store.fetch("a/b", len(EVEN) - 5, 10))
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(StoreUnavailable, match=r"did not read .*a/c at the first attempt"):
         asyncio.run(store.fetch("a/c", 0, 1))
 
 

@@ -181,7 +181,12 @@ class Bucket(Store):
     async def fetch(self, key: str, start: int, length: int) -> bytes:
         check_ranges([(start, length)])
         client = _client(self, _extended(self.settings.total_seconds, length), self.settings.read_seconds)
-        part = bytes(await client.get_range_async(self._full(key), start=start, length=length))
+        try:
+            part = bytes(await client.get_range_async(self._full(key), start=start, length=length))
+        except (BaseError, OSError) as error:
+            raise StoreUnavailable(
+                f"{self} did not read {key} at the first attempt: {_Fault.of(error).said}"
+            ) from error
         return _whole(key, part, start, length)
 
     @override

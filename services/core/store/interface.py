@@ -205,7 +205,7 @@ class Store(ABC):
         """What ``get_range`` returns, tried once. For servers: a process that ends just after it may be aborted.
 
         Raises:
-            Exception: whatever goes wrong; ``get_range`` tries with patience and tells what it is.
+            StoreError, Damaged: whatever goes wrong; ``get_range`` tries with patience and tells what it is.
         """
         raise NotImplementedError(f"{self} is read by threads, so that nobody may fetch {length} bytes of {key}")
 

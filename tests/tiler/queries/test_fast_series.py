@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from services.core.errors import StoreUnavailable
 from services.core.settings import Settings
 from services.core.store import Observed, Operation, Store
 from tiler.app import THREADS, create_app
@@ -282,7 +283,7 @@ def test_what_many_ask_for_at_once_is_fetched_once(loop: Loop) -> None:
 @pytest.mark.parametrize("fault", ["an error", "bytes that changed"])
 def test_what_could_not_be_fetched_is_read_by_threads(loop: Loop, fault: str) -> None:
     loop.store.pause = 0.2
-    loop.store.fault = OSError("reset by peer") if fault == "an error" else None
+    loop.store.fault = StoreUnavailable("reset by peer") if fault == "an error" else None
     loop.store.is_garbled = True
     many = THREADS + 4
     with ThreadPoolExecutor(many) as threads:
