@@ -37,8 +37,9 @@ class Feature(_Part):
     out_of_range: Literal["missing", "clip"]
     """A value beyond the range counts as missing, or is set to the nearer end."""
 
-    missing: Literal["nan", "fill"]
-    """A missing value makes every output of the row missing, or is replaced by ``fill_value``."""
+    missing: Literal["nan", "fill", "pass"]
+    """A missing value makes every output of the row missing, is replaced by ``fill_value``, or reaches the graph as NaN
+    (trees learn where to send it)."""
 
     fill_value: float | None = None
 

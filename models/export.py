@@ -1,12 +1,9 @@
 """From a torch network to model.onnx and card.json; nothing is written before the graph answers as the network does."""
 
-import hashlib
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +12,11 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from models.card import CARD_FILE, MODEL_FILE, Golden, InputTensor, ModelCard, OutputTensor, Score, Training
+from models.card import CARD_FILE, MODEL_FILE, InputTensor, ModelCard, OutputTensor, Score, Training
 from models.errors import ExportRefused
-from models.onnx_file import read_facts, refuse_unfit
 from models.predictor import Predictor
 from models.rules import apply_rules
+from models.writing import describe, refuse_difference, write_files
 
 OPSET = 20
 """Of ai.onnx: what the exporter makes without a conversion, and old enough for the runtimes in use."""
@@ -73,32 +70,24 @@ def export(  # noqa: PLR0913 - what a card holds
     """
     network = network.eval()
     model = _to_onnx(network, inputs, outputs)
-    facts = read_facts(model)
-    refuse_unfit(facts)
     golden = {tensor.name: np.asarray(rows[tensor.name][:golden_rows], dtype=np.float32) for tensor in inputs}
-    answers = _network_answers(network, inputs, outputs, golden)
-    card = ModelCard(
+    card = describe(
+        model,
         name=name,
         version=version,
         description=description,
-        sha256=hashlib.sha256(model).hexdigest(),
-        ir_version=facts.ir_version,
-        opsets=facts.opsets,
-        inputs=list(inputs),
-        outputs=list(outputs),
-        batch=batch,
-        golden=Golden(
-            rows=len(next(iter(golden.values()))),
-            inputs={key: _numbers(values) for key, values in golden.items()},
-            outputs={key: _numbers(values) for key, values in answers.items()},
-            tolerance=dict(tolerance),
-        ),
+        inputs=inputs,
+        outputs=outputs,
+        rows=golden,
+        answers=_network_answers(network, inputs, outputs, golden),
+        tolerance=tolerance,
         training=training,
-        scores=list(scores),
-        created_by=f"cenote {installed_version('cenote')} with torch {installed_version('torch').split('+')[0]}",
+        scores=scores,
+        batch=batch,
+        made_with="torch",
     )
     _check_parity(network, Predictor.open(model, card), rows, tolerance)
-    _write(directory, {MODEL_FILE: model, CARD_FILE: card.to_json().encode()})
+    write_files(directory, {MODEL_FILE: model, CARD_FILE: card.to_json().encode()})
     return card
 
 
@@ -153,14 +142,7 @@ def _check_parity(
         }
         expected = _network_answers(network, card.inputs, card.outputs, batch)
         found = Predictor.open(predictor.source, card).predict(batch)
-        for name, values in expected.items():
-            if not np.array_equal(np.isnan(values), np.isnan(found[name])):
-                raise ExportRefused(f"{card.name}: at batch {size}, {name} is missing in other rows than in torch")
-            off = float(np.nanmax(np.abs(values - found[name]), initial=0.0))
-            if not off <= tolerance[name]:
-                raise ExportRefused(
-                    f"{card.name}: at batch {size}, {name} differs from torch by {off:g}, more than {tolerance[name]:g}"
-                )
+        refuse_difference(f"{card.name}: at batch {size}", "torch", expected=expected, found=found, tolerance=tolerance)
 
 
 def _network_answers(
@@ -172,9 +154,11 @@ def _network_answers(
     """Physical outputs of the network itself, with the card's rules applied to its inputs."""
     arrays = [np.array(rows[tensor.name], dtype=np.float32) for tensor in inputs]
     lost = np.any([apply_rules(tensor, array) for tensor, array in zip(inputs, arrays, strict=True)], axis=0)
+    for array in arrays:
+        array[lost] = 0  # answered, then dropped; a NaN that is left is one that the network takes
     try:
         with torch.no_grad():
-            answer = network(*(torch.from_numpy(np.nan_to_num(array)) for array in arrays))
+            answer = network(*(torch.from_numpy(array) for array in arrays))
     except RuntimeError as error:
         raise ExportRefused(f"the network itself does not take {len(lost)} rows: {error}") from error
     tensors: tuple[torch.Tensor, ...] = (answer,) if isinstance(answer, torch.Tensor) else tuple(answer)
@@ -189,26 +173,6 @@ def _network_answers(
         values[lost] = np.nan
         physical[tensor.name] = values
     return physical
-
-
-def _numbers(values: Floats) -> list[float | None]:
-    # the shortest text that gives the same float32 back
-    return [None if np.isnan(value) else float(str(value)) for value in values.ravel()]
-
-
-def _write(directory: Path, files: Mapping[str, bytes]) -> None:
-    """Write all beside their places, then move them, the card last: a card without its model would be believed."""
-    directory.mkdir(parents=True, exist_ok=True)
-    parts: list[tuple[Path, Path]] = []
-    for name, content in files.items():
-        part = directory / f".{name}.part"
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        parts.append((part, directory / name))
-    for part, place in parts:
-        part.replace(place)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ onnxruntime follows external-data paths while it opens a session, and the `onnx`
 so the few protobuf fields that decide are walked here. Field numbers are those of onnx.proto (IR version 3 to 13).
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -19,6 +20,9 @@ _MOST_NESTED = 32
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _LONGEST_VARINT = 70
 _EXTERNAL = 1
+
+_NUMBERS = re.compile(rb"(?:\x40[\x80-\xff]{0,9}[\x00-\x7f])+|(?:\x3d.{4})+", re.DOTALL)
+"""A run of an attribute's ``ints`` (field 8, varints) or ``floats`` (field 7, fixed32): trees hold millions of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,9 @@ class OnnxFacts:
     external: tuple[str, ...]
     """Names of tensors whose values lie in another file."""
 
+    metadata: dict[str, str]
+    """What the maker noted in the file."""
+
 
 @dataclass
 class _Found:
@@ -44,6 +51,7 @@ class _Found:
     opsets: dict[str, int] = field(default_factory=dict)
     domains: set[str] = field(default_factory=set)
     external: list[str] = field(default_factory=list)
+    metadata: dict[str, str] = field(default_factory=dict)
 
 
 def read_facts(model: bytes) -> OnnxFacts:
@@ -66,6 +74,9 @@ def read_facts(model: bytes) -> OnnxFacts:
             case 8, memoryview():
                 domain, version = _opset(value)
                 found.opsets[domain] = version
+            case 14, memoryview():
+                note = {key: _text(item) for key, item in _fields(value) if isinstance(item, memoryview)}
+                found.metadata[note.get(1, "")] = note.get(2, "")
             case 20, memoryview():
                 raise ModelRefused("the model holds training information; only what predicts is taken")
             case 25, memoryview():
@@ -77,6 +88,7 @@ def read_facts(model: bytes) -> OnnxFacts:
         opsets=found.opsets,
         domains=frozenset(found.domains),
         external=tuple(found.external),
+        metadata=found.metadata,
     )
 
 
@@ -171,7 +183,7 @@ def _node(node: memoryview, found: _Found, depth: int) -> None:
 
 
 def _attribute(attribute: memoryview, found: _Found, depth: int) -> None:
-    for number, value in _fields(attribute):
+    for number, value in _fields(attribute, skipping=_NUMBERS):
         if isinstance(value, int):
             continue
         match number:
@@ -235,10 +247,18 @@ def _text(value: memoryview) -> str:
         raise ModelRefused("the bytes are no ONNX model: a name is not UTF-8") from None
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """The fields of a protobuf message; numbers as ints, everything else as bytes."""
+def _fields(
+    message: memoryview, *, skipping: re.Pattern[bytes] | None = None
+) -> Iterator[tuple[int, int | memoryview]]:
+    """The fields of a protobuf message; numbers as ints, everything else as bytes.
+
+    What ``skipping`` matches at the start of a field is passed over; it must match whole fields.
+    """
     at, end = 0, len(message)
     while at < end:
+        if skipping is not None and (run := skipping.match(message, at)):
+            at = run.end()
+            continue
         key, at = _varint(message, at)
         number, kind = key >> 3, key & 7
         value: int | memoryview

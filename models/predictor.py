@@ -3,10 +3,10 @@
 import hashlib
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import onnxruntime
@@ -14,11 +14,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from models.card import MODEL_FILE, InputTensor, ModelCard, OutputTensor
 from models.errors import InputMismatch, ModelRefused, PredictionFailed
-from models.onnx_file import read_facts, refuse_unfit
+from models.onnx_file import OnnxFacts, read_facts, refuse_unfit
 from models.rules import apply_rules
 
 type Floats = NDArray[np.float32]
 type Arrays = Mapping[str, ArrayLike]
+
+
+class Runner(Protocol):
+    """What computes raw outputs from tensors: a session of onnxruntime, or whatever answers as one."""
+
+    def run(self, names: list[str], feeds: dict[str, Floats], /) -> list[Floats]:
+        """The outputs of these names for inputs by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +77,7 @@ class Predictor:
             card = ModelCard.read(place)
         if sha256 is not None and sha256 != card.sha256:
             raise ModelRefused(f"model {card.name} is {card.sha256}, not {sha256} that was asked for")
-        _read(place, card)
+        read_model(place, card)
         return cls(card=card, source=place, batch=batch or card.batch)
 
     def check(self) -> None:
@@ -79,7 +86,7 @@ class Predictor:
         Raises:
             ModelRefused: if one fails.
         """
-        self._session()
+        self._runner()
 
     def predict(self, inputs: ArrayLike | Arrays) -> dict[str, Floats]:
         """Physical outputs by name, each with the shape the card states, rows first; NaN where a row is missing.
@@ -94,13 +101,13 @@ class Predictor:
             ModelRefused: if the model no longer holds.
             PredictionFailed: if the network gives no finite value for valid inputs.
         """
-        session = self._session()
+        runner = self._runner()
         tensors = self._arrays(inputs)
         rows = len(tensors[0])
         results = [np.full((rows, *_fixed(tensor)), np.nan, dtype=np.float32) for tensor in self.card.outputs]
         for start in range(0, rows, self.batch):
             part = slice(start, min(start + self.batch, rows))
-            for result, values in zip(results, _predict(session, self.card, [t[part] for t in tensors]), strict=True):
+            for result, values in zip(results, _predict(runner, self.card, [t[part] for t in tensors]), strict=True):
                 result[part] = values
         return {tensor.name: result for tensor, result in zip(self.card.outputs, results, strict=True)}
 
@@ -130,19 +137,28 @@ class Predictor:
                 )
         return arrays
 
+    def _runner(self) -> Runner:
+        """What answers in this process, built and checked if it is not there yet."""
+        runner: Runner = self._session()
+        return runner
+
     def _session(self) -> onnxruntime.InferenceSession:
         key = (self.card.sha256, self.card.digest)
-        session = _SESSIONS.get(key)
-        if session is None:
-            with _LOCK:
-                session = _SESSIONS.get(key)
-                if session is None:
-                    session = _SESSIONS[key] = _build(_read(self.source, self.card), self.card)
+        with _LOCK:
+            session = _SESSIONS.pop(key, None)
+            if session is None:
+                session = _build(read_model(self.source, self.card)[0], self.card)
+            _SESSIONS[key] = session  # last: the one used last is dropped last
+            while len(_SESSIONS) > _KEPT:
+                del _SESSIONS[next(iter(_SESSIONS))]
         return session
 
 
+_KEPT = 4
+"""Sessions that a process keeps: one of 500 trees of depth 10 takes 60 MB, and a map may have one for each region."""
+
 _SESSIONS: dict[tuple[str, str], onnxruntime.InferenceSession] = {}
-"""This process' sessions by digest of model and card."""
+"""This process' sessions by digest of model and card, the one used last at the end."""
 
 _LOCK = threading.Lock()
 
@@ -159,8 +175,12 @@ def _start_anew() -> None:
 os.register_at_fork(after_in_child=_start_anew)
 
 
-def _read(source: Path | bytes, card: ModelCard) -> bytes:
-    """The bytes of the model, after every check that needs no runtime."""
+def read_model(source: Path | bytes, card: ModelCard) -> tuple[bytes, OnnxFacts]:
+    """The bytes of the model and what they ask for, after every check that needs no runtime.
+
+    Raises:
+        ModelRefused: if one fails.
+    """
     if isinstance(source, bytes):
         model, where = source, f"model {card.name}"
     else:
@@ -179,7 +199,7 @@ def _read(source: Path | bytes, card: ModelCard) -> bytes:
             f"{where} has opsets {facts.opsets} and IR version {facts.ir_version}, "
             f"its card says {card.opsets} and {card.ir_version}"
         )
-    return model
+    return model, facts
 
 
 def _build(model: bytes, card: ModelCard) -> onnxruntime.InferenceSession:
@@ -196,7 +216,7 @@ def _build(model: bytes, card: ModelCard) -> onnxruntime.InferenceSession:
         raise ModelRefused(f"onnxruntime {onnxruntime.__version__} does not take model {card.name}: {error}") from error
     _compare("inputs", card.name, session.get_inputs(), card.inputs)
     _compare("outputs", card.name, session.get_outputs(), card.outputs)
-    _check_golden(session, card)
+    check_golden(session, card)
     return session
 
 
@@ -212,10 +232,19 @@ def _compare(
         raise ModelRefused(f"the {kind} of model {name} are {found}, its card says {stated}")
 
 
-def _check_golden(session: onnxruntime.InferenceSession, card: ModelCard) -> None:
+def golden_rows(card: ModelCard) -> dict[str, Floats]:
+    """The golden rows by input name, each with the shape the card states, rows first; NaN is missing."""
+    return {tensor.name: _shaped(card.golden.inputs[tensor.name], card.golden.rows, tensor) for tensor in card.inputs}
+
+
+def check_golden(runner: Runner, card: ModelCard) -> None:
+    """Ask for the golden answer.
+
+    Raises:
+        ModelRefused: if it is another.
+    """
     golden = card.golden
-    inputs = [_shaped(golden.inputs[tensor.name], golden.rows, tensor) for tensor in card.inputs]
-    answers = _predict(session, card, inputs)
+    answers = _predict(runner, card, list(golden_rows(card).values()))
     for tensor, answer in zip(card.outputs, answers, strict=True):
         expected = _shaped(golden.outputs[tensor.name], golden.rows, tensor)
         missing = np.isnan(expected)
@@ -234,7 +263,7 @@ def _shaped(numbers: list[float | None], rows: int, tensor: InputTensor | Output
     return np.asarray(values, dtype=np.float32).reshape(rows, *_fixed(tensor))
 
 
-def _predict(session: onnxruntime.InferenceSession, card: ModelCard, arrays: list[NDArray[Any]]) -> Iterator[Floats]:
+def _predict(runner: Runner, card: ModelCard, arrays: Sequence[NDArray[Any]]) -> Iterator[Floats]:
     """One batch: missing and range rules, the network on the rows that are left, physical values."""
     tensors: list[Floats] = []
     usable = np.ones(len(arrays[0]), dtype=np.bool_)
@@ -248,7 +277,7 @@ def _predict(session: onnxruntime.InferenceSession, card: ModelCard, arrays: lis
         for tensor, values in zip(card.inputs, tensors, strict=True)
     }
     count = len(usable) if rows is None else len(rows)
-    raw = session.run([tensor.name for tensor in card.outputs], feeds) if count else None
+    raw = runner.run([tensor.name for tensor in card.outputs], feeds) if count else None
     for position, output in enumerate(card.outputs):
         results = np.full((len(usable), *_fixed(output)), np.nan, dtype=np.float32)
         if raw is not None:

@@ -9,11 +9,11 @@ type Floats = NDArray[np.float32]
 
 
 def apply_rules(tensor: InputTensor, values: Floats) -> NDArray[np.bool_]:
-    """Apply the card's rules of each feature in place: clip, fill, or lose the row.
+    """Apply the card's rules of each feature in place: clip, fill, lose the row, or leave NaN to the model.
 
     Args:
         tensor: the card's entry of the input.
-        values: rows first, with the card's shape behind; NaN is missing.
+        values: rows first, with the card's shape behind; NaN is missing. NaN stays NaN where it is clipped.
 
     Returns:
         True where a row lacks a number that it needs, ``(rows,)``.
@@ -31,6 +31,8 @@ def apply_rules(tensor: InputTensor, values: Floats) -> NDArray[np.bool_]:
             continue
         if feature.missing == "fill":
             column[missing] = feature.fill_value
+        elif feature.missing == "pass":
+            column[missing] = np.nan  # out of range too, where that counts as missing
         else:
             lost |= missing.reshape(len(values), -1).any(axis=1)
     return lost

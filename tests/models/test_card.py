@@ -9,6 +9,7 @@ import pytest
 
 from models.card import ModelCard
 from models.errors import ModelRefused
+from models.sample_earth import DIRECTORY
 
 
 @pytest.fixture
@@ -47,6 +48,8 @@ def test_a_card_survives_its_text_and_the_digest_is_of_that_text(description: di
         ("inputs/0/features/0/valid_min", 10.0, "valid_min 10.0 is not below valid_max 10.0"),
         ("inputs/0/features/0/units", "", "units: String should have at least 1"),
         ("inputs/0/features/0/missing", "fill", "a fill_value goes with missing 'fill'"),
+        ("inputs/0/features/1/missing", "pass", "a fill_value goes with missing 'fill'"),
+        ("inputs/0/features/0/missing", "keep", "Input should be 'nan', 'fill' or 'pass'"),
         ("inputs/0/features/1/fill_value", None, "a fill_value goes with missing 'fill'"),
         ("inputs/0/features/1/name", "a", "x: a stands twice"),
         ("inputs/0/shape", ["batch", 4], "3 features do not lie along axis 1"),
@@ -70,6 +73,11 @@ def test_a_card_that_contradicts_itself_is_refused(
 ) -> None:
     with pytest.raises(ModelRefused, match=message):
         ModelCard.parse(json.dumps(_set(description, path, value)))
+
+
+def test_the_shipped_card_is_still_its_own_text() -> None:
+    content = (DIRECTORY / "card.json").read_bytes()
+    assert ModelCard.read(DIRECTORY).to_json().encode() == content
 
 
 def test_text_that_is_no_card_is_refused(tmp_path: Path) -> None:

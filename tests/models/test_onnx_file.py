@@ -88,3 +88,24 @@ def test_every_truncation_is_refused_or_read_without_a_crash() -> None:
         except ModelRefused:
             continue
         assert facts != whole or end == len(content)
+
+
+def test_runs_of_numbers_are_passed_over_and_what_hides_between_them_is_not() -> None:
+    numbers = [0, 127, 128, 2**62, -1, 7] * 1000
+    hidden = TensorProto(name="hidden", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
+    node = helper.make_node("Odd", ["x"], ["y"], ints=numbers, floats=[0.5] * 1000)
+    read_facts(_model([node]).SerializeToString())
+    node.attribute[0].tensors.append(hidden)  # field 10, behind the run
+    node.attribute[0].t.CopyFrom(hidden)  # field 5, before it
+    facts = read_facts(_model([node]).SerializeToString())
+    assert facts.external == ("hidden", "hidden")
+    content = _model([helper.make_node("Odd", ["x"], ["y"], ints=numbers)]).SerializeToString()
+    for end in range(len(content) - 60, len(content)):
+        with pytest.raises(ModelRefused, match="the bytes are no ONNX model"):
+            read_facts(content[:end])
+
+
+def test_notes_of_the_maker_are_read() -> None:
+    model = _model([helper.make_node("Identity", ["x"], ["y"])])
+    helper.set_model_props(model, {"booster_sha256": "abc", "empty": ""})
+    assert read_facts(model.SerializeToString()).metadata == {"booster_sha256": "abc", "empty": ""}

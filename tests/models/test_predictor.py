@@ -16,6 +16,7 @@ from models import predictor as predictor_module
 from models.card import ModelCard
 from models.errors import InputMismatch, ModelRefused, PredictionFailed
 from models.predictor import Predictor
+from models.rules import apply_rules
 from models.sample_earth import DIRECTORY
 
 type MakeModel = Callable[..., bytes]
@@ -67,6 +68,56 @@ def test_missing_and_range_rules_are_those_of_the_card(linear: Predictor) -> Non
     np.testing.assert_array_equal(answer["y"], meant @ np.array([[1.0, -2.0], [0.5, 0.25], [3.0, 1.0]], np.float32))
     np.testing.assert_array_equal(answer["z"], meant.sum(1) * 10 + 400)
     np.testing.assert_array_equal(given, kept)
+
+
+@pytest.mark.parametrize("range_rule", ["clip", "missing"])
+def test_a_missing_number_that_is_passed_reaches_the_graph_as_nan(
+    make_linear: MakeModel, make_description: Callable[..., dict[str, Any]], range_rule: str
+) -> None:
+    model = make_linear()
+    card = make_description(model)
+    for feature in card["inputs"][0]["features"]:
+        feature |= {"missing": "pass", "fill_value": None, "out_of_range": range_rule}
+    tensor = ModelCard.model_validate(card | {"golden": _golden_of(card)}).inputs[0]
+    values = np.array([[np.nan, 1, -np.inf], [11, -11, 3]], dtype=np.float32)
+    assert not apply_rules(tensor, values).any()
+    low, high = (-10, 10) if range_rule == "clip" else (np.nan, np.nan)
+    np.testing.assert_array_equal(values, np.array([[np.nan, 1, low], [high, low, 3]], dtype=np.float32))
+    # these rows are no lost rows: a graph that gives NaN for them has failed, and says so
+    predictor = Predictor.open(model, ModelCard.model_validate(card | {"golden": _golden_of(card)}))
+    predictor.check()
+    with pytest.raises(PredictionFailed, match="no finite y for a row of valid inputs"):
+        predictor.predict(np.array([[1, 1, 1], [np.nan, 1, 1]], dtype=np.float32))
+
+
+def _golden_of(card: dict[str, Any]) -> dict[str, Any]:
+    """The golden answer of the test card without its row that lacks a number."""
+    return {
+        "rows": 1,
+        "inputs": {"x": card["golden"]["inputs"]["x"][:3]},
+        "outputs": {"y": card["golden"]["outputs"]["y"][:2], "z": card["golden"]["outputs"]["z"][:1]},
+        "tolerance": card["golden"]["tolerance"],
+    }
+
+
+def test_a_process_keeps_the_sessions_used_last(make_linear: MakeModel, make_card: MakeCard) -> None:
+    weights = [np.full((3, 2), number, dtype=np.float32) for number in range(6)]
+    models = [make_linear(matrix) for matrix in weights]
+    golden = {"rows": 1, "inputs": {"x": [0.0, 0.0, 0.0]}, "tolerance": {"y": 1e-5, "z": 1e-3}}
+    golden |= {"outputs": {"y": [0.0, 0.0], "z": [400.0]}}
+    predictors = [Predictor.open(model, make_card(model, golden=golden)) for model in models]
+    first = predictors[0]._session()
+    for predictor in predictors[1:4]:
+        predictor.check()
+    assert predictors[0]._session() is first  # used again: now the youngest
+    second = predictors[1]._session()
+    for predictor in predictors[4:]:
+        predictor.check()
+    assert predictors[0]._session() is first
+    assert predictors[1]._session() is second
+    assert len(predictor_module._SESSIONS) == predictor_module._KEPT
+    digests = [key[0] for key in predictor_module._SESSIONS]
+    assert digests == [predictors[number].card.sha256 for number in (4, 5, 0, 1)]
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 64])
