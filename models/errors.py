@@ -5,6 +5,7 @@ ModelError
 ├── InputMismatch    arrays that are not what the card says a prediction takes
 ├── PredictionFailed the network gave no finite value where every input was valid
 ├── TableRefused     a training table that lacks a column, rows or a finite value
+├── TrainingRefused  settings or a cluster with which nothing can be learned
 └── ExportRefused    the exported graph does not answer as the network it came from
 """
 
@@ -27,6 +28,10 @@ class PredictionFailed(ModelError, ArithmeticError):
 
 class TableRefused(ModelError, ValueError):
     """A training table that cannot be learned from; the message names file and fact."""
+
+
+class TrainingRefused(ModelError, ValueError):
+    """Settings or a cluster with which nothing can be learned."""
 
 
 class ExportRefused(ModelError):

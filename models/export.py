@@ -84,7 +84,7 @@ def export(  # noqa: PLR0913 - what a card holds
         training=training,
         scores=scores,
         batch=batch,
-        made_with="torch",
+        made_with=f"torch {torch.__version__.split('+')[0]}",
     )
     _check_parity(network, Predictor.open(model, card), rows, tolerance)
     write_files(directory, {MODEL_FILE: model, CARD_FILE: card.to_json().encode()})

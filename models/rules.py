@@ -36,3 +36,21 @@ def apply_rules(tensor: InputTensor, values: Floats) -> NDArray[np.bool_]:
         else:
             lost |= missing.reshape(len(values), -1).any(axis=1)
     return lost
+
+
+def count_outside(tensor: InputTensor, values: Floats) -> NDArray[np.int64]:
+    """How many numbers of each row lie outside the card's ranges; asked before ``apply_rules`` changes them.
+
+    Args:
+        tensor: the card's entry of the input.
+        values: rows first, with the card's shape behind; NaN is missing, and outside nothing.
+
+    Returns:
+        ``(rows,)``.
+    """
+    found = np.zeros(len(values), dtype=np.int64)
+    by_feature = np.moveaxis(values, tensor.feature_axis, 0)
+    for feature, column in zip(tensor.features, by_feature, strict=True):
+        outside = (column < np.float32(feature.valid_min)) | (column > np.float32(feature.valid_max))
+        found += np.count_nonzero(outside.reshape(len(values), -1), axis=1)
+    return found

@@ -47,7 +47,7 @@ def describe(  # noqa: PLR0913 - what a card holds
         training: where the weights come from.
         scores: how well it did.
         batch: rows per call of the runtime that measured fastest.
-        made_with: the distribution that learned the weights; its version goes into the card.
+        made_with: library that learned the weights, with its version.
 
     Raises:
         ModelRefused: if the graph asks for what no renderer takes.
@@ -72,8 +72,7 @@ def describe(  # noqa: PLR0913 - what a card holds
         ),
         training=training,
         scores=list(scores),
-        created_by=f"cenote {installed_version('cenote')} with {made_with} "
-        f"{installed_version(made_with).split('+')[0]}",
+        created_by=f"cenote {installed_version('cenote')} with {made_with}",
     )
 
 
