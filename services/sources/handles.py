@@ -15,6 +15,9 @@ from services.sources.raster import Description, Opened
 MOST = 8
 """Files that a process keeps open."""
 
+CONTAINERS = (netcdf3.Classic, netcdf4.Hdf5, zarr.Group)
+"""Open files of named arrays, which have a ``container()``."""
+
 type _Key = tuple[str, str, int]
 
 

@@ -46,6 +46,9 @@ class Conclusion:
     attributes: Mapping[str, str | float | int]
     """Global attributes that all files agree on."""
 
+    stated_units: tuple[str | None, ...]
+    """The unit that each file states, whatever the user says."""
+
     like: Product | None = None
     """The collection that is continued."""
 
@@ -158,6 +161,7 @@ def inspect(names: Sequence[str], options: IngestOptions, like: Product | None =
         table=table,
         facts=tuple(told),
         attributes=agreement.common([description.global_attributes for description in described]),
+        stated_units=tuple(description.units for description in described),
         like=like,
     )
 

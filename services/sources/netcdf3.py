@@ -8,6 +8,7 @@ import contextlib
 import math
 import mmap
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -70,8 +71,8 @@ class Classic:
             self.close()
             raise
 
-    def container(self) -> cf.Container:
-        """What the file holds."""
+    def container(self, rasters: Collection[str] | None = None) -> cf.Container:
+        """What the file holds; of variables of three and more dimensions, only ``rasters``."""
         variables = {
             name: cf.Variable(
                 name=name,
@@ -82,6 +83,7 @@ class Classic:
                 attributes=array.attributes,
             )
             for name, array in self._arrays.items()
+            if rasters is None or name in rasters or len(array.shape) <= 2
         }
         return cf.Container(name=self._name, variables=variables, attributes=self._attributes)
 

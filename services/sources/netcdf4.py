@@ -1,5 +1,6 @@
 """NetCDF-4 (HDF5) through h5netcdf; stored values stay as they are."""
 
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
@@ -27,17 +28,28 @@ class Hdf5:
         self._file = _File(path, "r", phony_dims="access", rdcc_nbytes=CHUNK_CACHE)
         self._name = name
 
-    def container(self) -> cf.Container:
-        """What the file's top level holds."""
+    def container(self, rasters: Collection[str] | None = None) -> cf.Container:
+        """What the file's top level holds.
+
+        Args:
+            rasters: of variables of three and more dimensions, only these: to read the attributes of forty takes long.
+        """
         variables: dict[str, cf.Variable] = {}
+        sizes: dict[str, int] = {}
         for name in self._file.variables:
             variable = self._file.variables[name]
+            dimensions = tuple(variable.dimensions)
+            if rasters is not None and name not in rasters and len(dimensions) > 2:
+                continue
+            for dimension in dimensions:
+                if dimension not in sizes:  # h5netcdf looks through the whole file for the size of an unlimited one
+                    sizes[dimension] = int(self._file.dimensions[dimension].size)
             dtype = variable.dtype if isinstance(variable.dtype, np.dtype) else np.dtype(object)
             plain = dtype.newbyteorder("=") if dtype.kind in "iuf" and dtype.names is None else np.dtype(object)
             variables[name] = cf.Variable(
                 name=name,
-                dimensions=tuple(variable.dimensions),
-                shape=tuple(variable.shape),
+                dimensions=dimensions,
+                shape=tuple(sizes[dimension] for dimension in dimensions),
                 dtype=plain,
                 read=partial(self._values, name),
                 attributes={k: cf.normal_attribute(variable.attrs[k]) for k in variable.attrs},

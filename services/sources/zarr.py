@@ -3,6 +3,7 @@
 import base64
 import binascii
 import struct
+from collections.abc import Collection
 from typing import Any
 
 import fsspec.core
@@ -33,11 +34,15 @@ class Group:
             self._end()
             raise
 
-    def container(self) -> cf.Container:
-        """What the group's top level holds."""
+    def container(self, rasters: Collection[str] | None = None) -> cf.Container:
+        """What the group's top level holds; of arrays of three and more dimensions, only ``rasters``."""
         attributes = {key: cf.normal_attribute(value) for key, value in self._group.attrs.asdict().items()}
         members = dict(self._group.members())
-        variables = {key: self._variable(key, item) for key, item in members.items() if isinstance(item, zarr.Array)}
+        variables = {
+            key: self._variable(key, item)
+            for key, item in members.items()
+            if isinstance(item, zarr.Array) and (rasters is None or key in rasters or item.ndim <= 2)
+        }
         return cf.Container(
             name=self._name,
             variables=variables,
