@@ -1,7 +1,7 @@
 """Series of a region as NASA's GRACE-California-Groundwater publishes them: one CSV for each term of the balance.
 
 A file has lines of ``#`` with what its makers noted (``# key: ["value"]``, or anything), a header
-``date,NAME,NAME_error`` (reservoirs: ``date,anomaly,error``) and a line a month. Dates are written in one of three ways:
+``date,NAME,NAME_error`` (reservoirs: ``date,anomaly,error``) and a line a month. Dates are written in three ways:
 ``01/15/2004`` (GRACE, month first), ``2004-01`` (SNODAS) or ``2004-01-01`` with or without a time of day (CDEC, NLDAS).
 No file says the unit of its values: they are volumes in km3 (README of the data). A month without a value has no line.
 """
