@@ -8,18 +8,17 @@ It is fixed here, before any model sees it. The storage anomaly (cm of water, me
   + unseen trend, season, interannual     detail that no predictor knows, about half as large
 
 ``irrigation`` is a trend in proportion to the irrigated fraction, which the vegetation index shows as greening;
-``amplitude`` a year's cycle that depends on sand and elevation; ``response`` what three months of rain do, in proportion
-to the vegetation cover, as the vegetation index sees it. All numbers are made up.
+``amplitude`` a year's cycle that depends on sand and elevation; ``response`` what three months of rain do, in
+proportion to the vegetation cover, as the vegetation index sees it. All numbers are made up.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 from services.core.errors import InputRefused
 from services.core.grid import Grid, Window
@@ -27,7 +26,7 @@ from services.sample import modes
 from services.sample.aquifers import AQUIFERS, ELSEWHERE, Aquifer
 from services.sample.earth import Earth
 from services.sample.modes import Lattice, Modes, centred, lagged, red
-from services.sample.noise import Field, draws, noise, sphere
+from services.sample.noise import Field, noise, sphere
 
 type Size = Literal["small", "study"]
 type Coarse = NDArray[np.float64]
@@ -46,28 +45,13 @@ SURROUNDINGS = 3
 
 _MEAN_SAND = 0.45
 _MEAN_HEIGHT = 0.2  # km
-_MEAN_IRRIGATION = 0.3
-_MEAN_COVER = 0.45
+MEAN_IRRIGATION = 0.3
+MEAN_COVER = 0.45
 
 _INTERANNUAL = 1.05  # cm
 _UNSEEN_TREND = 0.065  # cm a year
 _UNSEEN_SEASON = 0.40  # cm
 _UNSEEN_INTERANNUAL = 0.45  # cm
-
-_GREENING = 0.004  # of the vegetation index a year where all land is irrigated
-_LUSH = 0.10  # of the vegetation index under full cover after three wet months
-
-_LAYERS = {
-    "SoilMoi0_10cm_inst": (100.0, 0.055, 0.62, 0.030, 0.010),
-    "SoilMoi10_40cm_inst": (300.0, 0.045, 0.66, 0.016, 0.014),
-    "SoilMoi40_100cm_inst": (600.0, 0.030, 0.70, 0.006, 0.014),
-    "SoilMoi100_200cm_inst": (1000.0, 0.014, 0.76, 0.002, 0.008),
-}
-"""GLDAS: thickness in mm; by the volume, amplitude of the year and its phase, what rain of the month and of the three
-months before does."""
-
-_SNOW = "SWE_inst"
-_CANOPY = "CanopInt_inst"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,22 +94,6 @@ REGIONS: dict[Size, Region] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Well:
-    """A well and what is wrong with it."""
-
-    name: str
-    longitude: float
-    latitude: float
-    specific_yield: float
-
-    depth: float
-    """To the water in 2004-2009, m."""
-
-    fault: str
-    """``""``, or ``short``: four readings; ``step``: its datum jumps; ``nowhere``: its place is not told."""
-
-
 @dataclass(frozen=True)
 class Groundwater:
     """The truth of one size. The same place in the same month is the same in both sizes; months are independent."""
@@ -163,14 +131,14 @@ class Groundwater:
     def components(self, month: int, window: Window | None = None) -> dict[str, Field]:
         """The parts that ``gwsa`` is the sum of, by name: cm, ``(y, x)``, also over sea."""
         cells = self._cells(window)
-        years, cosine, sine = _clock(month)
+        years, cosine, sine = clock(month)
         parts: dict[str, Field] = {}
         for name, rate in self._rates_by_name.items():
             parts[name] = rate[cells] * years
         for name, (with_cosine, with_sine) in self._seasons_by_name.items():
             parts[name] = with_cosine[cells] * cosine + with_sine[cells] * sine
-        parts["response"] = self._response[cells] * self._lattice_at(self._felt(month), *cells)
-        parts["interannual"] = self._lattice_at(self._smooth(month), *cells)
+        parts["response"] = self._response[cells] * self._lattice_at(self.felt(month), *cells)
+        parts["interannual"] = self._lattice_at(self.smooth(month), *cells)
         parts["unseen interannual"] = self._unseen(month, *cells)
         return parts
 
@@ -180,25 +148,25 @@ class Groundwater:
         Returns:
             cm, ``(y, x)`` of the region, north up, NaN in cells without land.
         """
-        return self._coarse(month)[self.region.within(self._known, 4)]
+        return self.coarse_known(month)[self.region.within(self.known, 4)]
 
     def _truth(self, month: int, rows: slice, columns: slice) -> Field:
-        years, cosine, sine = _clock(month)
+        years, cosine, sine = clock(month)
         cells = (rows, columns)
         truth = self._rate[cells] * years
         truth += self._season[0][cells] * cosine
         truth += self._season[1][cells] * sine
-        truth += self._response[cells] * self._lattice_at(self._felt(month), rows, columns)
-        truth += self._lattice_at(self._smooth(month), rows, columns)
+        truth += self._response[cells] * self._lattice_at(self.felt(month), rows, columns)
+        truth += self._lattice_at(self.smooth(month), rows, columns)
         truth += self._unseen(month, rows, columns)
         return truth
 
-    def _coarse(self, month: int) -> Coarse:
+    def coarse_known(self, month: int) -> Coarse:
         """On the known cells: the means of the parts, which are few, instead of the mean of all cells."""
-        years, cosine, sine = _clock(month)
+        years, cosine, sine = clock(month)
         means = self._means
         total = means["rate"] * years + means["cosine"] * cosine + means["sine"] * sine
-        at = _row(month)
+        at = row_of(month)
         for name, series in (
             ("response", self._felt_series),
             ("interannual", self._smooth_series),
@@ -216,10 +184,7 @@ class Groundwater:
             "cosine": self.mean_over_land(self._season[0]),
             "sine": self.mean_over_land(self._season[1]),
             "response": np.stack(
-                [
-                    self.mean_over_land(detail * self._lattice_at(pattern, *everywhere))
-                    for pattern in self._rain.patterns
-                ]
+                [self.mean_over_land(detail * self._lattice_at(pattern, *everywhere)) for pattern in self.rain.patterns]
             ),
             "interannual": np.stack(
                 [
@@ -244,6 +209,11 @@ class Groundwater:
             mean: Coarse = blocks(np.where(weights > 0, values, 0) * weights, BLOCK) / blocks(weights, BLOCK)
         return mean
 
+    def cell_of(self, longitude: float, latitude: float) -> tuple[int, int]:
+        """Row and column of ``grid`` that hold a place of the region."""
+        row, column = int((self.region.north - latitude) * FINE), int((longitude - self.region.west) * FINE)
+        return min(row, self.grid.height - 1), min(column, self.grid.width - 1)
+
     # -- parts of the truth, on all cells that are known
 
     def _rates(self) -> Iterator[tuple[str, Field]]:
@@ -252,7 +222,7 @@ class Groundwater:
         yield "unseen trend", np.float32(_UNSEEN_TREND) * self._noise("unseen trend", frequency=150, octaves=5)
 
     def _seasons(self) -> Iterator[tuple[str, tuple[Field, Field]]]:
-        height, phase = (self._lattice_at(field, *self._cells_known) for field in self._year)
+        height, phase = (self._lattice_at(field, *self._cells_known) for field in self.year)
         yield "season", (height * np.cos(phase), height * np.sin(phase))
         parts = [np.zeros_like(height), np.zeros_like(height)]
         sand = self.sand - np.float32(_MEAN_SAND)
@@ -296,7 +266,7 @@ class Groundwater:
         return centred(red(3, memory=0.6, seed=self.seed, name="unseen"))
 
     def _unseen(self, month: int, rows: slice, columns: slice) -> Field:
-        numbers = self._unseen_series[_row(month)]
+        numbers = self._unseen_series[row_of(month)]
         return _sum(
             pattern[rows, columns] * np.float32(number)
             for pattern, number in zip(self._unseen_patterns, numbers, strict=True)
@@ -306,7 +276,7 @@ class Groundwater:
         return _sum(share * np.float32(getattr(aquifer, name)) for aquifer, share in self._shares())
 
     def _shares(self) -> Iterator[tuple[Aquifer, Field]]:
-        known = self._known.grid(FINE)
+        known = self.known.grid(FINE)
         yield from shares(known.longitudes, known.latitudes)
 
     # -- the land and what does not change, on all cells that are known
@@ -314,10 +284,7 @@ class Groundwater:
     @cached_property
     def land(self) -> NDArray[np.bool_]:
         """Coasts of the 0.25 degree Earth with bays, spits and islands of 1/120 degree."""
-        earth = Earth(seed=self.seed).land_fraction
-        around = self._lattice
-        row, column = round((90 - around.north) / modes.STEP), round((around.west + 180) / modes.STEP)
-        share = self._lattice_at(earth[row : row + around.height, column : column + around.width], *self._cells_known)
+        share = self._lattice_at(Earth(seed=self.seed).land_fraction[self.on_earth], *self._cells_known)
         rough = self._noise("coast", frequency=230, octaves=6)
         land: NDArray[np.bool_] = share + np.float32(0.16) * rough > 0.5
         return land
@@ -330,7 +297,7 @@ class Groundwater:
     @cached_property
     def slope(self) -> Field:
         """Of the ground between the neighbouring cells, degrees."""
-        known = self._known.grid(FINE)
+        known = self.known.grid(FINE)
         step = np.float32(np.radians(1 / FINE) * 6371008.8)
         south = (self._relief[2:, 1:-1] - self._relief[:-2, 1:-1]) / (2 * step)
         east = (self._relief[1:-1, 2:] - self._relief[1:-1, :-2]) / (2 * step)
@@ -364,9 +331,9 @@ class Groundwater:
     @cached_property
     def _relief(self) -> Field:
         """Elevation with a ring of one cell around what is known."""
-        known = self._known.grid(FINE)
-        longitudes = self._known.west + (np.arange(-1, known.width + 1) + 0.5) / FINE
-        latitudes = self._known.north - (np.arange(-1, known.height + 1) + 0.5) / FINE
+        known = self.known.grid(FINE)
+        longitudes = self.known.west + (np.arange(-1, known.width + 1) + 0.5) / FINE
+        latitudes = self.known.north - (np.arange(-1, known.height + 1) + 0.5) / FINE
         points = sphere(longitudes, latitudes)
         hills = noise(points, seed=self.seed, name="hills", frequency=28, octaves=7)
         crags = noise(points, seed=self.seed, name="crags", frequency=200, octaves=4)
@@ -376,214 +343,45 @@ class Groundwater:
     @cached_property
     def _land_area(self) -> Coarse:
         """Relative area of the land cells, 0 over sea."""
-        return np.where(self.land, self._known.grid(FINE).row_areas[:, None], 0)
+        return np.where(self.land, self.known.grid(FINE).row_areas[:, None], 0)
 
     @cached_property
     def land_share(self) -> Coarse:
         """Share of land in 0.25 degree cells that are known, 0..1."""
-        whole = np.broadcast_to(self._known.grid(FINE).row_areas[:, None], self.land.shape)
+        whole = np.broadcast_to(self.known.grid(FINE).row_areas[:, None], self.land.shape)
         return blocks(self._land_area, BLOCK) / blocks(whole, BLOCK)
-
-    # -- what predictors see in a month
-
-    def vegetation(self, month: int) -> Field:
-        """Vegetation index, 1, at 1/60 degree on the cells that are known, NaN over sea."""
-        known = self._known.grid(60)
-        cover, irrigated, land = (
-            blocks(values, 2) / 4 for values in (self.cover, self.irrigated, self.land.astype(np.float32))
-        )
-        years = (month - modes.BASELINE[0]) / 12
-        felt = self._lattice.at(self._felt(month), known.longitudes, known.latitudes)
-        index = 0.12 + cover * (0.5 + 0.15 * _wave(month, 0.72) + _LUSH * felt) + _GREENING * years * irrigated
-        seen: Field = np.where(land > 0, np.clip(index, -0.2, 0.99), np.nan).astype(np.float32)
-        return seen
-
-    def precipitation(self, month: int) -> Field:
-        """Rain of the month, mm, at 0.1 degree on the cells that are known, also over sea."""
-        known = self._known.grid(10)
-        place = sphere(known.longitudes, known.latitudes)
-        wet = 1 + 0.35 * noise(place, seed=self.seed, name="wet places", frequency=30, octaves=3)
-        monsoon = 12 + 240 * np.exp(3 * (_wave(month, 0.55) - 1))
-        anomaly = self._lattice.at(self._rain.field(self._rain.series[_row(month)]), known.longitudes, known.latitudes)
-        rain: Field = np.maximum(monsoon * wet * (1 + 0.35 * anomaly), 0).astype(np.float32)
-        return rain
-
-    def temperature(self, month: int) -> Field:
-        """2 m air temperature, K, at 0.25 degree on the cells that are known, also over sea."""
-        at = _row(month)
-        rain, air = self._rain.field(self._rain.series[at]), self._air.field(self._air.series[at])
-        years = (month - modes.BASELINE[0]) / 12
-        height = blocks(self.elevation, BLOCK) / BLOCK**2
-        here = self._known.within(self._around, 4)
-        warm: Field = (
-            300.5 + 0.03 * years + 6 * _wave(month, 0.42) - 0.0055 * height + 0.6 * air[here] - 0.7 * rain[here]
-        ).astype(np.float32)
-        return warm
-
-    def root_zone(self, month: int) -> Field:
-        """Soil moisture of the root zone, m3 m-3, at 0.1 degree on the cells that are known, NaN where sea prevails."""
-        known = self._known.grid(10)
-        sand, land = (blocks(values, 12) / 144 for values in (self.sand, self.land.astype(np.float32)))
-        at = _row(month)
-        now, before = self._rain.field(self._rain.series[at]), self._felt(month)
-        wet = self._lattice.at(np.float32(0.018) * now + np.float32(0.020) * before, known.longitudes, known.latitudes)
-        moisture = 0.36 - 0.28 * sand + 0.05 * _wave(month, 0.66) + wet
-        seen: Field = np.where(land >= 0.5, np.clip(moisture, 0.01, 0.55), np.nan).astype(np.float32)
-        return seen
-
-    # -- what the missions see
-
-    def gldas(self, month: int) -> dict[str, Field]:
-        """Water above the ground water as GLDAS has it.
-
-        Returns:
-            By variable: kg m-2, ``(y, x)`` of 0.25 degree cells of the region and SURROUNDINGS degrees around it, NaN
-            where less than half of a cell is land.
-        """
-        at = _row(month)
-        now, before = self._rain.field(self._rain.series[at]), self._felt(month)
-        soil, mountains = self._soils
-        water: dict[str, Field] = {}
-        for name, (thickness, season, phase, fresh, felt) in _LAYERS.items():
-            volume = soil + season * _wave(month, phase) + fresh * now + felt * before
-            water[name] = thickness * np.clip(volume, 0.02, 0.48)
-        # Snow at these latitudes is made up: so that the term counts.
-        water[_SNOW] = 60 * max(_wave(month, 0.05) - 0.6, 0) * mountains * np.clip(1 + 0.4 * now, 0, None)
-        water[_CANOPY] = np.clip(0.12 + 0.10 * _wave(month, 0.62) + 0.03 * now, 0, 0.5)
-        return {name: np.where(self._model_land, values, np.nan).astype(np.float32) for name, values in water.items()}
-
-    def twsa(self, month: int) -> Coarse:
-        """Terrestrial water storage anomaly without noise: the truth's coarse means and GLDAS less its mean.
-
-        Beyond KNOWN degrees from the region the detail is taken at its mean.
-
-        Returns:
-            cm, ``(y, x)`` of 0.25 degree cells of the region and SURROUNDINGS degrees around it, 0 over sea.
-        """
-        total = self._wide(month)
-        total[self._known.within(self._around, 4)] = self._coarse(month)
-        total = np.where(np.isnan(total), 0, total)
-        above = self._above(month) - self._above_mean
-        return total + np.where(np.isnan(above), 0, above)
-
-    def _above(self, month: int) -> Coarse:
-        """Soil moisture, snow and canopy water of a month, cm."""
-        return np.sum([values.astype(np.float64) for values in self.gldas(month).values()], axis=0) / 10
-
-    @cached_property
-    def _above_mean(self) -> Coarse:
-        first, last = modes.BASELINE
-        mean: Coarse = np.mean([self._above(month) for month in range(first, last + 1)], axis=0)
-        return mean
-
-    def _wide(self, month: int) -> Coarse:
-        """The smooth parts on all coarse cells, the detail at its mean, NaN over sea."""
-        years, cosine, sine = _clock(month)
-        lattice = self._lattice
-        trend, response = 0.0, 0.0
-        for aquifer, share in shares(lattice.longitudes, lattice.latitudes):
-            trend = trend + share.astype(np.float64) * (aquifer.trend + aquifer.pumping * _MEAN_IRRIGATION)
-            response = response + share.astype(np.float64) * aquifer.response * _MEAN_COVER
-        height, phase = self._year
-        total = trend * years + height * (np.cos(phase) * cosine + np.sin(phase) * sine)
-        total = total + response * self._felt(month) + self._smooth(month)
-        return np.where(self._earth_land, total, np.nan)
-
-    @cached_property
-    def _earth_land(self) -> NDArray[np.bool_]:
-        """Of the 0.25 degree Earth, on the lattice."""
-        lattice = self._lattice
-        row, column = round((90 - lattice.north) / modes.STEP), round((lattice.west + 180) / modes.STEP)
-        return Earth(seed=self.seed).land[row : row + lattice.height, column : column + lattice.width]
-
-    @cached_property
-    def _model_land(self) -> NDArray[np.bool_]:
-        land = self._earth_land.copy()
-        land[self._known.within(self._around, 4)] = self.land_share >= 0.5
-        return land
-
-    @cached_property
-    def _soils(self) -> tuple[Field, Field]:
-        """Mean volumetric soil moisture, 1, and how much snow falls, 0..1, on the lattice."""
-        points = self._lattice.points
-        soil = 0.24 + 0.03 * noise(points, seed=self.seed, name="soil", frequency=40, octaves=3)
-        high = noise(points, seed=self.seed, name="snow", frequency=30, octaves=2)
-        return soil, np.clip(high - 0.5, 0, 1).astype(np.float32)
-
-    # -- wells
-
-    def wells(self, count: int = 150) -> list[Well]:
-        """Wells on the region's land; one in fifteen has a fault.
-
-        Args:
-            count: how many.
-        """
-        tried = 4 * count
-        rank = {
-            name: _share(draws(tried, seed=self.seed, name=f"well {name}")) for name in ("x", "y", "yield", "depth")
-        }
-        region, found = self.region, list[Well]()
-        land = self.land[self.region.within(self._known, FINE)]
-        for number in range(tried):
-            x = region.west + rank["x"][number] * (region.east - region.west)
-            y = region.south + rank["y"][number] * (region.north - region.south)
-            longitude, latitude = round(float(x), 5), round(float(y), 5)
-            if not land[self.cell_of(longitude, latitude)]:
-                continue
-            position = len(found)
-            fault = ("short", "step", "nowhere")[position // 15 % 3] if position % 15 == 7 else ""
-            found.append(
-                Well(
-                    name=f"synthetic-{position + 1:03d}",
-                    longitude=longitude,
-                    latitude=latitude,
-                    specific_yield=round(0.05 + 0.2 * float(rank["yield"][number]), 3),
-                    depth=round(10 + 25 * float(rank["depth"][number]), 2),
-                    fault=fault,
-                )
-            )
-            if len(found) == count:
-                return found
-        raise InputRefused(f"only {len(found)} of {tried} places in the region {region} are land: no {count} wells")
-
-    def cell_of(self, longitude: float, latitude: float) -> tuple[int, int]:
-        """Row and column of ``grid`` that hold a place of the region."""
-        row, column = int((self.region.north - latitude) * FINE), int((longitude - self.region.west) * FINE)
-        return min(row, self.grid.height - 1), min(column, self.grid.width - 1)
 
     # -- weather
 
     @cached_property
-    def _rain(self) -> Modes:
-        return Modes(lattice=self._lattice, seed=self.seed, name="rain", count=8, frequency=14, octaves=2)
-
-    @cached_property
-    def _air(self) -> Modes:
-        return Modes(lattice=self._lattice, seed=self.seed, name="air", count=4, frequency=10)
+    def rain(self) -> Modes:
+        """Rain's departure from the climate."""
+        return Modes(lattice=self.lattice, seed=self.seed, name="rain", count=8, frequency=14, octaves=2)
 
     @cached_property
     def _unpredicted(self) -> Modes:
-        return Modes(lattice=self._lattice, seed=self.seed, name="interannual", count=8, frequency=16, memory=0.8)
+        return Modes(lattice=self.lattice, seed=self.seed, name="interannual", count=8, frequency=16, memory=0.8)
 
     @cached_property
     def _felt_series(self) -> NDArray[np.float64]:
-        return centred(lagged(self._rain.series))
+        return centred(lagged(self.rain.series))
 
-    def _felt(self, month: int) -> Field:
+    def felt(self, month: int) -> Field:
         """Rain anomaly of the three months before, standard deviation about 1, on the lattice."""
-        return self._rain.field(self._felt_series[_row(month)])
+        return self.rain.field(self._felt_series[row_of(month)])
 
     @cached_property
     def _smooth_series(self) -> NDArray[np.float64]:
         return centred(self._unpredicted.series)
 
-    def _smooth(self, month: int) -> Field:
-        return np.float32(_INTERANNUAL) * self._unpredicted.field(self._smooth_series[_row(month)])
+    def smooth(self, month: int) -> Field:
+        """The interannual part that no predictor knows, cm, on the lattice."""
+        return np.float32(_INTERANNUAL) * self._unpredicted.field(self._smooth_series[row_of(month)])
 
     @cached_property
-    def _year(self) -> tuple[Field, Field]:
+    def year(self) -> tuple[Field, Field]:
         """The smooth season on the lattice: half its range in cm, and when it is highest, radians."""
-        points = self._lattice.points
+        points = self.lattice.points
         height = 4 + noise(points, seed=self.seed, name="season", frequency=12, octaves=1)
         phase = 0.78 + 0.04 * noise(points, seed=self.seed, name="phase", frequency=12, octaves=1)
         return height, (2 * np.pi * phase).astype(np.float32)
@@ -591,16 +389,19 @@ class Groundwater:
     # -- places
 
     @property
-    def _known(self) -> Region:
+    def known(self) -> Region:
+        """Where the truth is made: the region and KNOWN degrees around it."""
         return self.region.wider(KNOWN)
 
     @property
-    def _around(self) -> Region:
+    def around(self) -> Region:
+        """Where the coarse inputs have values: the region and SURROUNDINGS degrees around it."""
         return self.region.wider(SURROUNDINGS)
 
     @cached_property
-    def _lattice(self) -> Lattice:
-        around = self._around
+    def lattice(self) -> Lattice:
+        """0.25 degree cells of ``around``."""
+        around = self.around
         return Lattice(
             west=around.west,
             north=around.north,
@@ -608,13 +409,18 @@ class Groundwater:
             height=(around.north - around.south) * 4,
         )
 
+    @property
+    def on_earth(self) -> tuple[slice, slice]:
+        """Where the lattice's rows and columns lie among those of ``Earth``."""
+        return self.around.within(Region(west=-180, south=-90, east=180, north=90), 4)
+
     @cached_property
     def _cells_known(self) -> tuple[slice, slice]:
-        return slice(0, self._known.grid(FINE).height), slice(0, self._known.grid(FINE).width)
+        return slice(0, self.known.grid(FINE).height), slice(0, self.known.grid(FINE).width)
 
     def _cells(self, window: Window | None) -> tuple[slice, slice]:
         """Where cells of the region lie among those that are known."""
-        rows, columns = self.region.within(self._known, FINE)
+        rows, columns = self.region.within(self.known, FINE)
         if window is None:
             return rows, columns
         if window.row + window.height > self.grid.height or window.column + window.width > self.grid.width:
@@ -623,11 +429,11 @@ class Groundwater:
         return slice(top, top + window.height), slice(left, left + window.width)
 
     def _lattice_at(self, values: Field, rows: slice, columns: slice) -> Field:
-        known = self._known.grid(FINE)
-        return self._lattice.at(values, known.longitudes[columns], known.latitudes[rows])
+        known = self.known.grid(FINE)
+        return self.lattice.at(values, known.longitudes[columns], known.latitudes[rows])
 
     def _noise(self, name: str, *, frequency: float, octaves: int) -> Field:
-        known = self._known.grid(FINE)
+        known = self.known.grid(FINE)
         points = sphere(known.longitudes, known.latitudes)
         return noise(points, seed=self.seed, name=name, frequency=frequency, octaves=octaves)
 
@@ -642,7 +448,7 @@ def shares(longitudes: NDArray[np.float64], latitudes: NDArray[np.float64]) -> I
     yield ELSEWHERE, rest
 
 
-def blocks(values: NDArray[np.floating], size: int) -> NDArray[np.float64]:  # type: ignore[type-arg]
+def blocks(values: NDArray[Any], size: int) -> NDArray[np.float64]:
     """Sums over square blocks of cells, in float64."""
     height, width = (length // size for length in values.shape)
     columns = values.reshape(height * size, width, size).sum(axis=2, dtype=np.float64)
@@ -650,18 +456,18 @@ def blocks(values: NDArray[np.floating], size: int) -> NDArray[np.float64]:  # t
     return total
 
 
-def _clock(month: int) -> tuple[np.float32, np.float32, np.float32]:
+def clock(month: int) -> tuple[np.float32, np.float32, np.float32]:
     """Years from the middle of the baseline, and the cosine and sine of the year."""
     angle = 2 * np.pi * (month % 12 + 0.5) / 12
     return np.float32((month - sum(modes.BASELINE) / 2) / 12), np.float32(np.cos(angle)), np.float32(np.sin(angle))
 
 
-def _wave(month: int, phase: float) -> float:
-    """The year's cosine, highest at a phase of the year."""
-    return float(np.cos(2 * np.pi * ((month % 12 + 0.5) / 12 - phase)))
+def row_of(month: int) -> int:
+    """Where a month lies in the series of the weather.
 
-
-def _row(month: int) -> int:
+    Raises:
+        InputRefused: if it does not.
+    """
     row = month - modes.FIRST_MONTH
     if not 3 <= row < modes.MONTHS:
         first, last = (np.datetime64(modes.FIRST_MONTH + at, "M") for at in (3, modes.MONTHS - 1))
@@ -669,12 +475,6 @@ def _row(month: int) -> int:
             f"the sample's groundwater is made from {first} to {last}, not for {np.datetime64(month, 'M')}"
         )
     return row
-
-
-def _share(normal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Normal draws as even ones, 0..1."""
-    even: NDArray[np.float64] = ndtr(normal)
-    return even
 
 
 def _sum(fields: Iterator[Field]) -> Field:

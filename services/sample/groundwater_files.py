@@ -20,8 +20,9 @@ Global files have their whole shape, and values in the region and its margin; th
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,42 +35,35 @@ from rasterio.transform import Affine
 
 from services.core.grid import Grid
 from services.sample.aquifers import AQUIFERS
-from services.sample.groundwater import KNOWN, SURROUNDINGS, Coarse, Groundwater, Region, Size, Well
+from services.sample.groundwater import KNOWN, Groundwater, Size
+from services.sample.groundwater_missions import CSR, JPL, write_csr, write_gldas, write_jpl
+from services.sample.groundwater_seen import Seen
+from services.sample.groundwater_wells import Well, wells_of
 from services.sample.manifest import SYNTHETIC, Progress, generator, replaced, write_set
-from services.sample.modes import BASELINE
-from services.sample.noise import draws, noise, sphere
-from services.sample.solutions import FIRST, LAST, month_name, months_between, solutions
+from services.sample.noise import draws
+from services.sample.solutions import FIRST, LAST, month_name, months_between
+from services.sample.sparse import cells_of, variable_of
 
 PREDICTOR_MONTHS: dict[Size, tuple[str, str]] = {"small": ("2016-01", "2020-12"), "study": (FIRST, LAST)}
 """First and last month of the monthly predictors; GRACE, GLDAS and wells are always whole."""
 
-CSR_NOISE = 1.0
-"""Standard deviation of the errors of a CSR solution, cm; they are alike over about NOISE_LENGTH."""
-
-JPL_NOISE = 1.2
-"""Standard deviation of the errors of a JPL mascon, cm, each its own."""
-
-NOISE_LENGTH = 300.0  # km
-
 WELL_NOISE = 0.10
 """Standard deviation of a reading, m."""
 
-_CSR = "CSR_GRACE_GRACE-FO_RL0603_Mascons_all-corrections.nc"
-_JPL = "GRCTellus.JPL.200204_202012.GLO.RL06.3M.MSCNv04CRI.nc"
-_MASCON = 3  # degrees
-_GRACE_FILL = -99999.0
-_GLDAS_FILL = -9999.0
 _PACKED_FILL = -32767
 _NDVI_FILL = -3000
-_EARTH_RADIUS = 6371.0  # km
 
 _GENERATOR = (
     "manifest.py",
     "groundwater_files.py",
     "groundwater.py",
+    "groundwater_missions.py",
+    "groundwater_seen.py",
+    "groundwater_wells.py",
     "aquifers.py",
     "modes.py",
     "solutions.py",
+    "sparse.py",
     "earth.py",
     "noise.py",
     "natural_earth_land.tif",
@@ -193,28 +187,32 @@ def write_groundwater(
 
 
 def _write_all(directory: Path, world: Groundwater, months: list[int]) -> Iterator[tuple[str, int]]:
-    total = len(months) + len(months_between(FIRST, LAST)) + len(_STATIC) + 10
-    for name, write in (
-        ("gwsa.toml", lambda part: part.write_text(_SETTINGS)),
-        ("aquifers.geojson", _write_aquifers),
-        ("land_mask.tif", lambda part: _write_land(part, world)),
-        *((f"{name}.tif", lambda part, name=name: _write_static(part, name, world)) for name in _STATIC),
-        ("precipitation.nc", lambda part: _write_precipitation(part, world, months)),
-        ("air_temperature.nc", lambda part: _write_temperature(part, world, months)),
-        ("root_zone_soil_moisture.zarr", lambda part: _write_root_zone(part, world, months)),
-        *((f"ndvi_{month_name(at)}.tif", lambda part, at=at: _write_ndvi(part, at, world)) for at in months),
-        *(
-            (f"GLDAS_NOAH025_M.A{month_name(at).replace('-', '')}.021.nc4", lambda part, at=at: _gldas(part, at, world))
-            for at in months_between(FIRST, LAST).tolist()
-        ),
-        (_CSR, lambda part: _write_csr(part, world)),
-        (_JPL, lambda part: _write_jpl(part, world)),
-        ("wells_sites.csv", lambda part: _write_sites(part, world.wells())),
-        ("wells.csv", lambda part: _write_readings(part, world)),
-    ):
+    tasks = dict(_tasks(world, Seen(world=world), months))
+    for name, write in tasks.items():
         with replaced(directory / name) as part:
             write(part)
-        yield name, total
+        yield name, len(tasks)
+
+
+def _tasks(world: Groundwater, seen: Seen, months: list[int]) -> Iterator[tuple[str, Callable[[Path], object]]]:
+    """Each file and what writes it."""
+    yield "gwsa.toml", lambda part: part.write_text(_SETTINGS)
+    yield "aquifers.geojson", _write_aquifers
+    yield "land_mask.tif", partial(_write_land, world=world)
+    for name in _STATIC:
+        yield f"{name}.tif", partial(_write_static, name=name, world=world)
+    yield "precipitation.nc", partial(_write_precipitation, seen=seen, months=months)
+    yield "air_temperature.nc", partial(_write_temperature, seen=seen, months=months)
+    yield "root_zone_soil_moisture.zarr", partial(_write_root_zone, seen=seen, months=months)
+    for month in months:
+        yield f"ndvi_{month_name(month)}.tif", partial(_write_ndvi, month=month, seen=seen)
+    for month in months_between(FIRST, LAST).tolist():
+        name = f"GLDAS_NOAH025_M.A{month_name(month).replace('-', '')}.021.nc4"
+        yield name, partial(write_gldas, month=month, seen=seen)
+    yield CSR, partial(write_csr, seen=seen)
+    yield JPL, partial(write_jpl, seen=seen)
+    yield "wells_sites.csv", partial(_write_sites, wells=wells_of(world))
+    yield "wells.csv", partial(_write_readings, world=world)
 
 
 # -- rasters
@@ -261,29 +259,29 @@ def _write_static(path: Path, name: str, world: Groundwater) -> None:
     _write_tiff(path, grid, stored, unit=unit, name=name, nodata=fill, scale=scale)
 
 
-def _write_ndvi(path: Path, month: int, world: Groundwater) -> None:
-    values = world.vegetation(month)
+def _write_ndvi(path: Path, month: int, seen: Seen) -> None:
+    values = seen.vegetation(month)
     stored = np.where(np.isnan(values), _NDVI_FILL, np.rint(values * np.float32(1e4))).astype(np.int16)
-    grid = world.region.wider(KNOWN).grid(60)
+    grid = seen.world.region.wider(KNOWN).grid(60)
     tags = {"PERIOD": month_name(month)}
     _write_tiff(path, grid, stored, unit="1", name="NDVI", nodata=_NDVI_FILL, scale=0.0001, tags=tags)
 
 
-def _write_precipitation(path: Path, world: Groundwater, months: list[int]) -> None:
-    place = world.region.wider(KNOWN)
+def _write_precipitation(path: Path, seen: Seen, months: list[int]) -> None:
+    place = seen.world.region.wider(KNOWN)
     with h5netcdf.File(path, "w") as file:
         file.attrs.update({"Conventions": "CF-1.8", "title": "monthly precipitation", "history": SYNTHETIC})
         latitudes, longitudes = 90 - 0.05 - 0.1 * np.arange(1800), 0.05 + 0.1 * np.arange(3600)
         _axes(file, months, ("lat", latitudes), ("lon", longitudes))
-        variable = _variable(file, "precipitation", ("time", "lat", "lon"), np.float32, (1, 60, 60), -9999.0)
+        variable = variable_of(file, "precipitation", ("time", "lat", "lon"), np.float32, (1, 60, 60), -9999.0)
         variable.attrs.update({"units": "mm", "long_name": "precipitation of the month", "cell_methods": "time: sum"})
-        rows, columns = _at(place, north=90, west=0, cells=10)
+        rows, columns = cells_of(place, west=0, cells=10)
         for position, month in enumerate(months):
-            variable[position, rows, columns] = world.precipitation(month)
+            variable[position, rows, columns] = seen.precipitation(month)
 
 
-def _write_temperature(path: Path, world: Groundwater, months: list[int]) -> None:
-    place = world.region.wider(KNOWN)
+def _write_temperature(path: Path, seen: Seen, months: list[int]) -> None:
+    place = seen.world.region.wider(KNOWN)
     scale, offset = 0.002, 290.0
     with h5netcdf.File(path, "w") as file:
         file.attrs.update({"Conventions": "CF-1.8", "title": "monthly 2 m temperature", "history": SYNTHETIC})
@@ -291,18 +289,18 @@ def _write_temperature(path: Path, world: Groundwater, months: list[int]) -> Non
         longitudes = (0.125 + 0.25 * np.arange(1440)).astype(np.float32)
         _axes(file, months, ("latitude", latitudes), ("longitude", longitudes))
         dimensions = ("time", "latitude", "longitude")
-        variable = _variable(file, "t2m", dimensions, np.int16, (1, 48, 48), _PACKED_FILL)
+        variable = variable_of(file, "t2m", dimensions, np.int16, (1, 48, 48), _PACKED_FILL)
         variable.attrs.update(
             {"scale_factor": scale, "add_offset": offset, "units": "K", "long_name": "2 metre temperature"}
         )
-        rows, columns = _at(place, north=90, west=0, cells=4)
+        rows, columns = cells_of(place, west=0, cells=4)
         for position, month in enumerate(months):
-            steps = np.rint((world.temperature(month).astype(np.float64) - offset) / scale)
+            steps = np.rint((seen.temperature(month).astype(np.float64) - offset) / scale)
             variable[position, rows, columns] = steps.astype(np.int16)
 
 
-def _write_root_zone(path: Path, world: Groundwater, months: list[int]) -> None:
-    name, grid = "root_zone_soil_moisture", world.region.wider(KNOWN).grid(10)
+def _write_root_zone(path: Path, seen: Seen, months: list[int]) -> None:
+    name, grid = "root_zone_soil_moisture", seen.world.region.wider(KNOWN).grid(10)
     group = zarr.create_group(store=path, zarr_format=3, attributes={"Conventions": "CF-1.8", "history": SYNTHETIC})
     days = np.array(months, dtype="datetime64[M]").astype("datetime64[D]").astype(np.int64)
     for axis, values, attributes in (
@@ -311,7 +309,7 @@ def _write_root_zone(path: Path, world: Groundwater, months: list[int]) -> None:
         ("longitude", grid.longitudes, {"units": "degrees_east", "standard_name": "longitude"}),
     ):
         group.create_array(
-            axis, data=np.asarray(values), dimension_names=(axis,), chunks=(len(values),), attributes=attributes
+            axis, data=np.asarray(values), dimension_names=(axis,), chunks=(len(values),), attributes={**attributes}
         )
     array = group.create_array(
         name,
@@ -324,151 +322,7 @@ def _write_root_zone(path: Path, world: Groundwater, months: list[int]) -> None:
     )
     for start in range(0, len(months), 12):
         some = months[start : start + 12]
-        array[start : start + len(some)] = np.stack([world.root_zone(month) for month in some])
-
-
-# -- GLDAS
-
-
-def _gldas(path: Path, month: int, world: Groundwater) -> None:
-    name = month_name(month)
-    place = world.region.wider(SURROUNDINGS)
-    rows, columns = _at(place, north=90, west=-180, cells=4)
-    upward = slice(600 - rows.stop, 600 - rows.start)
-    first, after = (np.datetime64(name, "M") + late for late in (0, 1))
-    days = [(day.astype("datetime64[D]") - np.datetime64("2000-01-01", "D")).astype(float) for day in (first, after)]
-    with h5netcdf.File(path, "w") as file:
-        file.attrs.update(
-            {
-                "missing_value": np.float32(_GLDAS_FILL),
-                "title": "GLDAS2.1 LIS land surface model output monthly mean",
-                "source": "Noah_v3.6",
-                "institution": SYNTHETIC,
-                "conventions": "CF-1.6",
-            }
-        )
-        file.dimensions = {"time": 1, "bnds": 2, "lat": 600, "lon": 1440}
-        time = file.create_variable("time", ("time",), data=np.array(days[:1]))
-        time.attrs.update(
-            {
-                "units": "days since 2000-01-01 00:00:00",
-                "long_name": "time",
-                "begin_date": name.replace("-", "") + "01",
-                "begin_time": "000000",
-                "bounds": "time_bnds",
-            }
-        )
-        file.create_variable("time_bnds", ("time", "bnds"), data=np.array([days]))
-        for axis, values, unit in (
-            ("lat", -59.875 + 0.25 * np.arange(600), "degrees_north"),
-            ("lon", -179.875 + 0.25 * np.arange(1440), "degrees_east"),
-        ):
-            file.create_variable(axis, (axis,), data=values.astype(np.float32)).attrs["units"] = unit
-        for quantity, water in world.gldas(month).items():
-            dimensions = ("time", "lat", "lon")
-            variable = _variable(file, quantity, dimensions, np.float32, (1, 40, 40), _GLDAS_FILL)
-            variable.attrs.update({"units": "kg m-2", "cell_methods": "time: mean"})
-            variable[0, upward, columns] = np.where(np.isnan(water), np.float32(_GLDAS_FILL), water)[::-1]
-
-
-# -- GRACE
-
-
-def csr_errors(world: Groundwater) -> Coarse:
-    """What CSR's solutions are off the truth: cm, ``(solution, y, x)`` as ``Groundwater.twsa``, mean 0 over 2004-2009."""
-    lattice = world.region.wider(SURROUNDINGS).grid(4)
-    points = sphere(lattice.longitudes, lattice.latitudes)
-    months, _ = solutions()
-    errors = np.stack(
-        [
-            noise(
-                points,
-                seed=world.seed,
-                name=f"csr {month_name(month)}",
-                frequency=_EARTH_RADIUS / NOISE_LENGTH,
-                octaves=1,
-            )
-            for month in months
-        ]
-    )
-    return CSR_NOISE * _less_baseline(errors.astype(np.float64), months)
-
-
-def _write_csr(path: Path, world: Groundwater) -> None:
-    months, days = solutions()
-    storage = np.stack([world.twsa(month) for month in months.tolist()])
-    storage = _less_baseline(storage, months) + csr_errors(world)
-    rows, columns = _at(world.region.wider(SURROUNDINGS), north=90, west=0, cells=4)
-    with h5netcdf.File(path, "w") as file:
-        file.attrs.update(
-            {
-                "Conventions": "CF-1.6",
-                "title": "CSR GRACE and GRACE-FO RL06.3 Mascon Solutions",
-                "institution": SYNTHETIC,
-                "time_epoch": "2002-01-01T00:00:00Z",
-            }
-        )
-        _grace_axes(file, days, height=720, step=0.25, units="Units")
-        variable = _variable(file, "lwe_thickness", ("time", "lat", "lon"), np.float32, (32, 48, 48), _GRACE_FILL)
-        variable.attrs.update({"units": "cm", "long_name": "Liquid_Water_Equivalent_Thickness"})
-        variable[:, 720 - rows.stop : 720 - rows.start, columns] = storage[:, ::-1].astype(np.float32)
-
-
-def _write_jpl(path: Path, world: Groundwater) -> None:
-    months, days = solutions()
-    place = world.region.wider(SURROUNDINGS)
-    storage = np.stack([world.twsa(month) for month in months.tolist()])
-    fine = place.grid(4)
-    # each 0.25 degree cell's mascon, numbered from the south-west
-    row = np.floor((fine.latitudes + 90) / _MASCON).astype(int)
-    column = np.floor((fine.longitudes + 180) / _MASCON).astype(int)
-    _, mascon = np.unique(row[:, None] * (360 // _MASCON) + column[None, :], return_inverse=True)
-    count = int(mascon.max()) + 1
-    area = np.broadcast_to(fine.row_areas[:, None], mascon.shape).ravel()
-    whole = np.bincount(mascon.ravel(), weights=area, minlength=count)
-    on_mascons = np.stack(
-        [np.bincount(mascon.ravel(), weights=area * values.ravel(), minlength=count) / whole for values in storage]
-    )
-    errors = draws(len(months) * count, seed=world.seed, name="jpl").reshape(len(months), count)
-    values = _less_baseline(on_mascons + JPL_NOISE * errors, months)
-    stated = JPL_NOISE * (1 + 0.2 * np.abs(draws(count, seed=world.seed, name="jpl uncertainty")))
-    rows, columns = _at(place, north=90, west=0, cells=2)
-    upward, cells = slice(360 - rows.stop, 360 - rows.start), mascon[::2, ::2][::-1]
-    with h5netcdf.File(path, "w") as file:
-        file.attrs.update(
-            {
-                "Conventions": "CF-1.6, ACDD-1.3, ISO 8601",
-                "title": "JPL GRACE and GRACE-FO MASCON RL06.3Mv04 CRI",
-                "institution": SYNTHETIC,
-                "time_epoch": "2002-01-01T00:00:00Z",
-            }
-        )
-        _grace_axes(file, days, height=360, step=0.5, units="units")
-        for name, filled in (("lwe_thickness", values), ("uncertainty", np.broadcast_to(stated, values.shape))):
-            variable = _variable(file, name, ("time", "lat", "lon"), np.float64, (32, 24, 24), _GRACE_FILL)
-            variable.attrs.update({"units": "cm", "long_name": name})
-            variable[:, upward, columns] = filled[:, cells]
-
-
-def _grace_axes(file: h5netcdf.File, days: NDArray[np.float64], *, height: int, step: float, units: str) -> None:
-    """As the centres write them: south up, longitudes 0..360, middles of the solutions; CSR writes ``Units``."""
-    file.dimensions = {"time": len(days), "bounds": 2, "lat": height, "lon": 2 * height}
-    time = file.create_variable("time", ("time",), data=days.mean(axis=1))
-    time.attrs.update({units: "days since 2002-01-01T00:00:00Z", "long_name": "Time", "axis": "T"})
-    time.attrs.update({"calendar": "gregorian", "bounds": "time_bounds"})
-    file.create_variable("time_bounds", ("time", "bounds"), data=days)
-    for axis, values, unit in (
-        ("lat", -90 + step / 2 + step * np.arange(height), "degrees_north"),
-        ("lon", step / 2 + step * np.arange(2 * height), "degrees_east"),
-    ):
-        file.create_variable(axis, (axis,), data=values).attrs["units"] = unit
-
-
-def _less_baseline(values: Coarse, months: NDArray[np.int64]) -> Coarse:
-    """Less the mean of 2004-2009, which has all its solutions."""
-    held = (months >= BASELINE[0]) & (months <= BASELINE[1])
-    less: Coarse = values - values[held].mean(axis=0)
-    return less
+        array[start : start + len(some)] = np.stack([seen.root_zone(month) for month in some])
 
 
 # -- aquifers and wells
@@ -495,7 +349,7 @@ def _write_sites(path: Path, wells: list[Well]) -> None:
 
 
 def _write_readings(path: Path, world: Groundwater) -> None:
-    wells, months = world.wells(), months_between(FIRST, LAST)
+    wells, months = wells_of(world), months_between(FIRST, LAST)
     at = np.array([world.cell_of(well.longitude, well.latitude) for well in wells]).T
     storage = np.stack([world.gwsa(month)[at[0], at[1]] for month in months.tolist()], axis=1)
     lines = ["site,time,depth_m"]
@@ -528,32 +382,3 @@ def _axes(file: h5netcdf.File, months: list[int], y: tuple[str, NDArray[Any]], x
     file.create_variable("time_bnds", ("time", "bnds"), data=np.stack(hours, axis=1).astype(np.int32))
     for (name, values), unit in ((y, "degrees_north"), (x, "degrees_east")):
         file.create_variable(name, (name,), data=values).attrs["units"] = unit
-
-
-def _variable(
-    file: h5netcdf.File,
-    name: str,
-    dimensions: tuple[str, ...],
-    dtype: type[np.generic],
-    chunks: tuple[int, ...],
-    fill: float,
-) -> Any:
-    """A variable of which only the chunks that are written take room."""
-    variable = file.create_variable(
-        name,
-        dimensions,
-        dtype=dtype,
-        chunks=chunks,
-        compression="gzip",
-        compression_opts=1,
-        shuffle=True,
-        fillvalue=dtype(fill),  # type: ignore[call-arg]
-    )
-    variable.attrs["missing_value"] = dtype(fill)  # type: ignore[call-arg]
-    return variable
-
-
-def _at(place: Region, *, north: int, west: int, cells: int) -> tuple[slice, slice]:
-    """Rows, north to south, and columns of a region in a global grid, so many cells to a degree."""
-    whole = Region(west=west, south=-90, east=west + 360, north=north)
-    return place.within(whole, cells)

@@ -1,7 +1,7 @@
 """Weather of the sample Earth as few smooth patterns, each with a number a month.
 
-A field of a month is a sum of patterns on the 0.25 degree lattice, linear between its points. So a month is cheap at any
-resolution, a mean over months is exact, and no month depends on which others are made.
+A field of a month is a sum of patterns on the 0.25 degree lattice, linear between its points. So a month is cheap at
+any resolution, a mean over months is exact, and no month depends on which others are made.
 """
 
 from dataclasses import dataclass
@@ -36,12 +36,14 @@ class Lattice:
     @cached_property
     def longitudes(self) -> NDArray[np.float64]:
         """Of the columns, degrees east."""
-        return self.west + STEP / 2 + STEP * np.arange(self.width)
+        centres: NDArray[np.float64] = self.west + STEP / 2 + STEP * np.arange(self.width, dtype=np.float64)
+        return centres
 
     @cached_property
     def latitudes(self) -> NDArray[np.float64]:
         """Of the rows, degrees north."""
-        return self.north - STEP / 2 - STEP * np.arange(self.height)
+        centres: NDArray[np.float64] = self.north - STEP / 2 - STEP * np.arange(self.height, dtype=np.float64)
+        return centres
 
     @cached_property
     def points(self) -> Field:
@@ -61,8 +63,8 @@ class Lattice:
         upper, lower, down = rows
         along = values[upper] * (1 - down[:, None]) + values[lower] * down[:, None]
         left, right, across = columns
-        between: Field = along[:, left] * (1 - across) + along[:, right] * across
-        return between
+        between = along[:, left] * (1 - across) + along[:, right] * across
+        return between.astype(np.float32, copy=False)
 
 
 def _between(position: NDArray[np.float64], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Field]:
@@ -103,8 +105,7 @@ class Modes:
                 for mode in range(self.count)
             ]
         )
-        patterns: Field = raw / np.sqrt((raw**2).sum(axis=0))
-        return patterns
+        return (raw / np.sqrt((raw**2).sum(axis=0))).astype(np.float32, copy=False)
 
     @cached_property
     def series(self) -> NDArray[np.float64]:
