@@ -10,15 +10,10 @@ manifest.json                   what was written: seed, size, generator, bytes a
 ==============================  ========================================================================
 """
 
-import hashlib
-import json
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import h5netcdf
 import numpy as np
@@ -27,17 +22,16 @@ from numpy.typing import NDArray
 from rasterio.transform import from_origin
 
 from services.sample.earth import DARK, HEIGHT, LATITUDES, LONGITUDES, STEP, WIDTH, Earth, Month, background
+from services.sample.manifest import SYNTHETIC, Progress, generator, replaced, write_set
 
 type Size = Literal["small", "study"]
-type Progress = Callable[[int, int, str], None]
-"""Called with steps done, steps in all, and what was done last."""
 
 SPANS: dict[Size, tuple[str, str]] = {"small": ("2019-01", "2021-12"), "study": ("2015-01", "2021-12")}
 """First and last month of each size."""
 
-MANIFEST = "manifest.json"
-SYNTHETIC = "synthetic: made by cenote's sample Earth; no measurement and no model of the real one"
 SITES = 900
+
+_GENERATOR = ("manifest.py", "inputs.py", "earth.py", "noise.py", "natural_earth_land.tif")
 
 _TRANSFORM = from_origin(-180, 90, STEP, STEP)
 _FILL = -32767
@@ -64,24 +58,9 @@ def write_inputs(
     Returns:
         The files, by name.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     span = months or SPANS[size]
-    wanted = {"note": SYNTHETIC, "generator": _generator(), "seed": seed, "months": list(span)}
-    before = _manifest(directory)
-    if all(before.get(key) == value for key, value in wanted.items()) and _intact(directory, before["files"]):
-        return [directory / name for name in sorted(before["files"])]
-    (directory / MANIFEST).unlink(missing_ok=True)
-    files: dict[str, dict[str, Any]] = {}
-    for step, (name, total) in enumerate(_write_all(directory, Earth(seed=seed), months_of(span))):
-        files[name] = _facts(directory / name)
-        if progress is not None:
-            progress(step + 1, total, name)
-    for name in sorted(set(before.get("files", {})) - set(files)):
-        (directory / name).unlink(missing_ok=True)
-    part = directory / f".{MANIFEST}.part"
-    part.write_text(json.dumps({**wanted, "files": dict(sorted(files.items()))}, indent=1) + "\n")
-    part.replace(directory / MANIFEST)
-    return [directory / name for name in sorted(files)]
+    made_from = {"generator": generator(*_GENERATOR), "seed": seed, "months": list(span)}
+    return write_set(directory, made_from, lambda: _write_all(directory, Earth(seed=seed), months_of(span)), progress)
 
 
 def months_of(span: tuple[str, str]) -> list[np.datetime64]:
@@ -92,16 +71,16 @@ def months_of(span: tuple[str, str]) -> list[np.datetime64]:
 def _write_all(directory: Path, earth: Earth, months: list[np.datetime64]) -> Iterator[tuple[str, int]]:
     years = sorted({int(str(month)[:4]) for month in months})
     total = len(months) + len(years) + 3
-    with _replaced(directory / "static_0p25.tif") as part:
+    with replaced(directory / "static_0p25.tif") as part:
         _write_static(part, earth)
     yield "static_0p25.tif", total
-    with _replaced(directory / "co2_background_monthly.txt") as part:
+    with replaced(directory / "co2_background_monthly.txt") as part:
         _write_background(part, months)
     yield "co2_background_monthly.txt", total
     observations = _Observations(earth=earth)
     for year in years:
         name = f"era5_monthly_{year}.nc"
-        with _replaced(directory / name) as part:
+        with replaced(directory / name) as part:
             held = [month for month in months if str(month).startswith(str(year))]
             with h5netcdf.File(part, "w") as file:
                 _declare_era5(file, held)
@@ -109,12 +88,12 @@ def _write_all(directory: Path, earth: Earth, months: list[np.datetime64]) -> It
                     fields = earth.month(month)
                     file.variables["t2m"][position] = _era5_packed(fields.temperature, "t2m")
                     file.variables["swvl1"][position] = _era5_packed(fields.soil_moisture, "swvl1")
-                    with _replaced(directory / f"ndvi_{month}.tif") as ndvi:
+                    with replaced(directory / f"ndvi_{month}.tif") as ndvi:
                         _write_ndvi(ndvi, fields.vegetation, month)
                     observations.see(month, fields)
                     yield f"ndvi_{month}.tif", total
         yield name, total
-    with _replaced(directory / "site_observations.csv") as part:
+    with replaced(directory / "site_observations.csv") as part:
         part.write_text(observations.text())
     yield "site_observations.csv", total
 
@@ -276,51 +255,3 @@ class _Observations:
 
     def text(self) -> str:
         return "\n".join(self._lines) + "\n"
-
-
-class _replaced:  # noqa: N801 - reads as a verb at its uses
-    """A temporary path beside ``path`` that takes its place at the end, unless the bytes are the same."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._part = path.with_name(f".{path.name}.part")
-
-    def __enter__(self) -> Path:
-        return self._part
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is not None or (self._path.is_file() and _facts(self._path) == _facts(self._part)):
-            self._part.unlink(missing_ok=True)
-        else:
-            self._part.replace(self._path)
-
-
-def _manifest(directory: Path) -> dict[str, Any]:
-    try:
-        held = json.loads((directory / MANIFEST).read_text())
-    except (OSError, ValueError):
-        return {}
-    return held if isinstance(held, dict) and isinstance(held.get("files"), dict) else {}
-
-
-def _intact(directory: Path, files: dict[str, Any]) -> bool:
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return all(pool.map(lambda name: _facts(directory / name) == files[name], files))
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-    except OSError:
-        return {}
-
-
-@cache
-def _generator() -> str:
-    """Digest of the code that makes the files, so that a changed Earth is written anew."""
-    here = Path(__file__).parent
-    digest = hashlib.sha256()
-    for name in ("inputs.py", "earth.py", "noise.py", "natural_earth_land.tif"):
-        digest.update((here / name).read_bytes())
-    return digest.hexdigest()

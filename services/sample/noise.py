@@ -48,6 +48,25 @@ def noise(points: Field, *, seed: int, name: str, frequency: float, octaves: int
     return total / np.float32(_ONE_OCTAVE * np.sqrt(power))
 
 
+def draws(count: int, *, seed: int, name: str) -> NDArray[np.float64]:
+    """Independent draws of a standard normal distribution, ``(count,)``, the first ones alike for any count.
+
+    By the transform of Box and Muller (1958) of two uniform draws.
+
+    Args:
+        count: how many.
+        seed: of the Earth.
+        name: another name gives others.
+    """
+    numbers = np.arange(count, dtype=np.uint32) * np.uint32(0x9E3779B1)
+    radius, angle = (
+        (_uniform(numbers ^ np.uint32(zlib.crc32(f"{seed}/{name}/{part}".encode()))).astype(np.float64) + 1) / 2
+        for part in ("radius", "angle")
+    )
+    drawn: NDArray[np.float64] = np.sqrt(-2 * np.log(np.maximum(radius, 2.0**-32))) * np.cos(2 * np.pi * angle)
+    return drawn
+
+
 _ONE_OCTAVE = 0.4
 """Standard deviation of one octave over the sphere: uniform lattice values on -1..1, smoothed by the interpolation."""
 

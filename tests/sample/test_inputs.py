@@ -11,7 +11,8 @@ import xarray as xr
 from rio_cogeo.cogeo import cog_validate
 
 from services.sample.earth import Earth
-from services.sample.inputs import MANIFEST, SPANS, months_of, write_inputs
+from services.sample.inputs import SPANS, months_of, write_inputs
+from services.sample.manifest import MANIFEST
 
 pytestmark = pytest.mark.slow  # as a whole
 
