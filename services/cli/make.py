@@ -40,6 +40,10 @@ FreshOption = Annotated[
     bool, typer.Option("--fresh", help="Start another segment, because stored bytes of this one were damaged.")
 ]
 BboxOption = Annotated[str | None, typer.Option("--bbox", metavar="W,S,E,N", help="Render a part only; needs --name.")]
+ModelsOption = Annotated[
+    Path | None,
+    typer.Option("--models", metavar="DIR", help="What export wrote.  [default: the models shipped with the product]"),
+]
 NameOption = Annotated[str | None, typer.Option("--name", help="With --bbox: publish as the collection PRODUCT_NAME.")]
 
 
@@ -67,16 +71,20 @@ def sample(
         raise SettingsError(f"--size is small or study, not {size!r}")
     session = open_session(context, store, as_json=as_json)
     results = []
-    for name, package in products.find().items():
+    for product, package in products.find().items():
         if not callable(getattr(package, "write_sample", None)):
             continue
-        directory = inputs / name
+        directory = inputs / product
         if dry_run:
-            results.append({"collection": name, "dry_run": True, "inputs": str(directory), "size": size})
+            results.append({"collection": product, "dry_run": True, "inputs": str(directory), "size": size})
             continue
-        note(f"{name}: input files in {directory}")
+        note(f"{product}: input files in {directory}")
         package.write_sample(directory, size, note)
-        recipe: Recipe = package.open_recipe(directory)
+        area = getattr(package, "sample_area", None)
+        # a sample of a product that is too fine for a demonstration is a part of it
+        part = (None, None) if area is None else (area(size), "sample")
+        recipe = _recipe(product, directory, *part)
+        name = recipe.product.id
         current = _current(session, name)
         if (
             current is not None
@@ -165,12 +173,13 @@ def plan(
     periods: PeriodsOption = None,
     bbox: BboxOption = None,
     name: NameOption = None,
+    models_dir: ModelsOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what render would do."""
     session = open_session(context, store, as_json=as_json)
-    recipe = _recipe(product, inputs, bbox, name)
+    recipe = _recipe(product, inputs, bbox, name, models_dir)
     current = _current(session, recipe.product.id)
     try:
         made = _plan(recipe, current, periods=periods, keep=True)
@@ -189,6 +198,7 @@ def render(
     periods: PeriodsOption = None,
     bbox: BboxOption = None,
     name: NameOption = None,
+    models_dir: ModelsOption = None,
     scheduler: SchedulerOption = None,
     workers: WorkersOption = None,
     publish: Annotated[
@@ -206,7 +216,7 @@ def render(
 ) -> None:
     """Compute the periods that the current version lacks, and publish them; resumes what an earlier run left."""
     session = open_session(context, store, as_json=as_json)
-    recipe = _recipe(product, inputs, bbox, name)
+    recipe = _recipe(product, inputs, bbox, name, models_dir)
     current = _current(session, recipe.product.id)
     try:
         result = _make(
@@ -229,11 +239,14 @@ def render(
     session.say(result, _lines(result))
 
 
-def _recipe(product: str, inputs: Path | None, bbox: str | None, name: str | None) -> Recipe:
+def _recipe(
+    product: str, inputs: Path | None, bbox: str | None, name: str | None, models_dir: Path | None = None
+) -> Recipe:
     package = products.product(product)
     if (bbox is None) != (name is None):
         raise SettingsError("--bbox and --name go together: a part is a collection of its own, PRODUCT_NAME")
-    recipe: Recipe = package.open_recipe(inputs if inputs is not None else Path(".cenote/inputs") / product)
+    source = inputs if inputs is not None else Path(".cenote/inputs") / product
+    recipe: Recipe = package.open_recipe(*([source] if models_dir is None else [source, models_dir]))
     if bbox is None or name is None:
         return recipe
     window: Window = window_of(recipe.product.grid, bbox)

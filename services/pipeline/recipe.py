@@ -1,6 +1,6 @@
 """What the pipeline is given: a recipe that knows its inputs and computes any region of any periods."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,11 +26,35 @@ class Input:
     """Digest of its content, hex."""
 
 
+class Each(Protocol):
+    """Does the same work on every item, on the cluster's workers or in this process."""
+
+    def __call__[T, R](self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """Results, in the order in which they are done.
+
+        Args:
+            work: picklable, and harmless if it is done twice.
+            items: picklable.
+        """
+        ...
+
+
+class Here:
+    """One after another in this process."""
+
+    def __call__[T, R](self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """As ``Each``."""
+        return map(work, items)
+
+
 class Recipe(Protocol):
     """Small, frozen, picklable: it travels to dask workers, so it holds paths and numbers, never arrays or open files.
 
     ``compute`` must be pure: the same periods and window give the same bytes in any process, in any order; and its
     memory must be bounded by the window and the number of periods, not by the size of the inputs.
+
+    A recipe that needs something of all its inputs together may have ``prepare(each: Each, note)``, which is called
+    before the first ``compute`` and keeps what it makes where workers find it; ``note`` is told how far it is.
 
     A recipe whose ``compute`` does not look at every input again may have ``check_inputs()``, which raises InputRefused
     if one is not what it was when it was planned with; it is called before what was computed is sealed.

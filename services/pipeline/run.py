@@ -9,7 +9,7 @@ import ipaddress
 import logging
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -29,7 +29,7 @@ from services.core.store import Store
 from services.pipeline.code import Code, this_code
 from services.pipeline.ledger import Record, merged_spreads
 from services.pipeline.plan import STAGES, Plan, Task
-from services.pipeline.recipe import Recipe
+from services.pipeline.recipe import Each, Here, Recipe
 from services.pipeline.tasks import Workplace, run_task, write_metadata
 
 TASK_SECONDS = 1800.0
@@ -176,6 +176,7 @@ def run(
         write_metadata(place)
     executed = 0
     with _executor(client, place, task_seconds) as execute:
+        _prepare(place, records, client, progress)
         for stages in STAGES:
             todo: list[Task] = []
             for stage in stages:
@@ -203,6 +204,38 @@ def run(
     if executed and check is not None:
         check()
     return seal(place, executed, recorded)
+
+
+def _prepare(place: Workplace, records: dict[str, Record], client: Client | None, progress: Progress) -> None:
+    prepare = getattr(place.recipe, "prepare", None)
+    if prepare is not None and any(task.id not in records for task in place.plan.tasks("maps")):
+        prepare(each(client), progress.note)
+
+
+def each(client: Client | None) -> Each:
+    """Work on every item of a list: on a client's workers, or one after another in this process.
+
+    What the work raises is raised here, and RenderFailed if nothing is done for TASK_SECONDS.
+    """
+    return Here() if client is None else _There(client)
+
+
+class _There:
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def __call__[T, R](self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        futures = [self._client.submit(work, item, pure=False) for item in items]
+        finished: SimpleQueue[Future[Any]] = SimpleQueue()
+        for future in futures:
+            future.add_done_callback(finished.put)
+        try:
+            for _ in futures:
+                result: R = _next(self._client, finished, TASK_SECONDS).result()
+                yield result
+        finally:
+            if self._client.status == "running":
+                self._client.cancel(futures)
 
 
 def seal(place: Workplace, executed: int = 0, recorded: int = 0) -> Outcome:

@@ -3,7 +3,8 @@
 A product package exports
 
 - ``PRODUCT``: its declaration, a ``services.core.product.Product``;
-- ``open_recipe(inputs: Path) -> Recipe``: how it is computed from a directory of input files;
+- ``open_recipe(inputs: Path, models: Path | None) -> Recipe``: how it is computed from a directory of input files and
+  one of models, None being those shipped;
 - optionally ``write_sample(directory: Path, size: str, note: Callable[[str], None]) -> None``: makes a small synthetic
   set of its inputs, for ``cenote sample``;
 - optionally ``train(inputs: Path, out: Path, seed: int, note)`` and ``export(out: Path, note)``: make its model again.

@@ -22,16 +22,21 @@ from services.products.sample_earth.features import FEATURES, features
 from services.products.sample_earth.predictors import Predictors
 
 
-def open_recipe(inputs: Path) -> "SampleEarth":
-    """Check the inputs and the shipped model.
+def open_recipe(inputs: Path, models: Path | None = None) -> "SampleEarth":
+    """Check the inputs and the model.
+
+    Args:
+        inputs: directory with the predictors.
+        models: directory with model.onnx and card.json; None: the shipped ones.
 
     Raises:
         InputRefused: if a predictor is missing a month, or has another unit or grid; names file and fact.
         ModelRefused: if the model, its card and the features do not agree.
     """
-    card = _predictor().card
+    place = DIRECTORY if models is None else models.resolve()
+    card = _predictor(place).card
     _check_card(card)
-    return SampleEarth(predictors=Predictors.find(inputs), card_sha256=card.digest)
+    return SampleEarth(predictors=Predictors.find(inputs), model=place, card_sha256=card.digest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +44,9 @@ class SampleEarth:
     """The recipe. It names the model by its digest, so that a worker with another model refuses."""
 
     predictors: Predictors
+    model: Path
+    """Directory of the model."""
+
     card_sha256: str
     """Of the card, which names its model and holds the missing and range rules."""
 
@@ -61,7 +69,7 @@ class SampleEarth:
 
     def model_directories(self) -> Mapping[str, Path]:
         """Where the network lies."""
-        return {PRODUCT.id: DIRECTORY}
+        return {PRODUCT.id: self.model}
 
     def facts(self) -> Mapping[str, Any]:
         """What was concluded, for provenance."""
@@ -81,7 +89,7 @@ class SampleEarth:
             InputRefused: if a file is no longer the one that was planned with, or broken.
             ModelRefused: if this process' model is not the one that was planned with, or does not predict.
         """
-        predictor = _predictor()
+        predictor = _predictor(self.model)
         if predictor.card.digest != self.card_sha256:
             raise ModelRefused(f"the card of {PRODUCT.id} is {predictor.card.digest}, planned with {self.card_sha256}")
         stored = {
@@ -99,9 +107,9 @@ class SampleEarth:
         return stored
 
 
-def _predictor() -> Predictor:
+def _predictor(place: Path) -> Predictor:
     try:
-        return Predictor.open(DIRECTORY)
+        return Predictor.open(place)
     except ModelError as error:
         raise ModelRefused(str(error)) from error
 

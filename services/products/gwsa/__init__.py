@@ -1,0 +1,7 @@
+"""Groundwater storage anomaly at 1/120 degree: GRACE less GLDAS, downscaled with a model for each aquifer region."""
+
+from services.products.gwsa.declaration import PRODUCT
+from services.products.gwsa.render import open_recipe
+from services.products.gwsa.training import export, train
+
+__all__ = ["PRODUCT", "export", "open_recipe", "train"]

@@ -1,0 +1,259 @@
+"""The coarse field that everything is refined from: computed once from the inputs, kept beside them, read in windows.
+
+It lies in ``prepared/DIGEST`` of the directory of inputs; the digest is that of every input and of the code, so that
+another file or another rule never meets what was computed before.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from services.core import layout
+from services.core.errors import InputRefused
+from services.core.grid import Window, windows
+from services.core.time_axis import TimeAxis
+from services.pipeline.code import this_code
+from services.pipeline.recipe import Each
+from services.products.gwsa.balance import STORES, balance
+from services.products.gwsa.declaration import BASELINE, COARSE
+from services.products.gwsa.inputs import Inputs
+from services.products.gwsa.reach import Reach
+from services.products.gwsa.regions import divided
+from services.sources.polygons import covered
+
+type Cells = NDArray[np.float64]
+
+BAND_CELLS = 40 * 1440
+"""Coarse cells that a task balances at a time: an array of all months is then 100 MB."""
+
+_CHUNK = (32, 40, 90)
+_FIELDS = ("gwsa", "gwsa_uncertainty", "twsa", *STORES)
+_PREPARED = "prepared"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coarse:
+    """The prepared fields of some inputs: small, it travels to workers.
+
+    Raises:
+        InputRefused: from ``read`` and ``labels``, if they are not prepared or cannot be read.
+    """
+
+    directory: Path
+    """``prepared/DIGEST``."""
+
+    months: tuple[int, ...]
+    """Of the fields, months since 1970-01."""
+
+    window: Window
+    """Coarse cells that were computed; nothing is known outside."""
+
+    @classmethod
+    def of(cls, inputs: Inputs) -> "Coarse":
+        """Where the fields of these inputs, with this code, are or will be."""
+        told = {
+            "inputs": [[one.name, one.size, one.sha256] for one in inputs.digests],
+            "settings": inputs.settings.model_dump(mode="json"),
+            "code": this_code().to_json(),
+        }
+        name = layout.digest(layout.canonical(told))[: layout.ID_LENGTH]
+        return cls(
+            directory=inputs.directory.resolve() / _PREPARED / name,
+            months=tuple(inputs.months.starts),
+            window=inputs.window,
+        )
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether they are there."""
+        return self.directory.is_dir()
+
+    @cached_property
+    def regions(self) -> tuple[str, ...]:
+        """Names of the regions."""
+        return tuple(str(name) for name in json.loads(self._text("regions.json")))
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What was concluded: cells with values, cells left out."""
+        found: dict[str, Any] = json.loads(self._text("facts.json"))
+        return found
+
+    def read(self, name: str, month: int, window: Reach) -> Cells:
+        """One of the fields in a month, cm, ``(y, x)``, NaN where missing or beyond what was computed."""
+        found = np.full(window.shape, np.nan)
+        position = self._position(month)
+        for source, target in window.parts(COARSE, self.window):
+            found[target] = self._array(name)[position, source.rows, source.columns]
+        return found
+
+    def read_filled(self, month: int) -> bool:
+        """Whether a month was filled, which holds for all cells."""
+        return bool(self._array("filled")[self._position(month)])
+
+    def read_all(self, name: str) -> Cells:
+        """A field with all months, ``(time, y, x)`` of ``window``, NaN where missing."""
+        values: Cells = np.asarray(self._array(name)[:], dtype=np.float64)
+        return values
+
+    def read_labels(self) -> NDArray[np.int16]:
+        """Region of every cell of ``window``."""
+        labels: NDArray[np.int16] = np.asarray(self._array("region")[:])
+        return labels
+
+    def labels(self, window: Reach) -> NDArray[np.int16]:
+        """Region of each cell; beyond what was computed that of the nearest cell."""
+        rows, columns = window.places(COARSE)
+        inside_rows = np.clip(rows - self.window.row, 0, self.window.height - 1)
+        inside_columns = np.clip(columns - self.window.column, 0, self.window.width - 1)
+        labels: NDArray[np.int16] = self.read_labels()[np.ix_(inside_rows, inside_columns)]
+        return labels
+
+    def _position(self, month: int) -> int:
+        return month - self.months[0]
+
+    @cached_property
+    def _group(self) -> Any:
+        try:
+            return zarr.open_group(self.directory / "coarse.zarr", mode="r")
+        except (OSError, ValueError) as error:
+            raise InputRefused(f"{self.directory} is not prepared or cannot be read: {error}") from None
+
+    def _array(self, name: str) -> Any:
+        return self._group[name]
+
+    def _text(self, name: str) -> str:
+        try:
+            return (self.directory / name).read_text(encoding="utf-8")
+        except OSError as error:
+            raise InputRefused(f"{self.directory} is not prepared or cannot be read: {error}") from None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def prepare(inputs: Inputs, each: Each, note: Callable[[str], None]) -> Coarse:
+    """Compute the coarse fields of some inputs, unless they are there.
+
+    Bands of rows are balanced wherever ``each`` works. Nothing is seen under its
+    name before all is done; whoever prepares the same at the same time makes the same, and the first to finish stays.
+
+    Args:
+        inputs: hashed.
+        each: does work on every item, on workers or here.
+        note: told how far it is.
+
+    Raises:
+        InputRefused: if an input does not hold, or nothing has a value.
+    """
+    coarse = Coarse.of(inputs)
+    if coarse.is_prepared:
+        return coarse
+    axis, window = inputs.months, inputs.window
+    part = coarse.directory.with_name(f".{coarse.directory.name}.{os.getpid()}.part")
+    try:
+        _make_arrays(part, axis, window)
+        rows = max(_CHUNK[1], BAND_CELLS // window.width // _CHUNK[1] * _CHUNK[1])
+        bands = list(windows(window.shape, (rows, window.width)))
+        left_out = 0
+        for number, dropped in enumerate(each(partial(_band, inputs, part), bands), start=1):
+            left_out += dropped
+            note(f"water balance: {number} of {len(bands)} bands of the 1/4 degree grid")
+        facts = _divide(inputs, part)
+        facts["cells_left_out"] = left_out
+        (part / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+        try:
+            part.rename(coarse.directory)
+        except OSError:
+            if not coarse.is_prepared:
+                raise
+    except OSError as error:
+        raise InputRefused(
+            f"{coarse.directory.parent} cannot be written ({error.strerror}); the coarse fields are kept there"
+        ) from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return coarse
+
+
+def _make_arrays(part: Path, axis: TimeAxis, window: Window) -> None:
+    part.mkdir(parents=True)
+    group = zarr.create_group(part / "coarse.zarr", zarr_format=3)
+    chunks = tuple(min(a, b) for a, b in zip(_CHUNK, (len(axis), *window.shape), strict=True))
+    for name in _FIELDS:
+        group.create_array(
+            name,
+            shape=(len(axis), *window.shape),
+            chunks=chunks,
+            dtype="float32",
+            fill_value=np.nan,
+            dimension_names=("time", "y", "x"),
+            attributes={"units": "cm", "baseline": "/".join(BASELINE)},
+        )
+    group.create_array("region", shape=window.shape, chunks=window.shape, dtype="int16", dimension_names=("y", "x"))
+    filled = group.create_array(
+        "filled", shape=(len(axis),), chunks=(len(axis),), dtype="bool", dimension_names=("time",)
+    )
+    filled[:] = False
+    for name, values, units in (
+        ("y", COARSE.latitudes[window.rows], "degrees_north"),
+        ("x", COARSE.longitudes[window.columns], "degrees_east"),
+    ):
+        array = group.create_array(
+            name,
+            shape=values.shape,
+            chunks=values.shape,
+            dtype="float64",
+            dimension_names=(name,),
+            attributes={"units": units},
+        )
+        array[:] = values
+    time = group.create_array(
+        "time",
+        shape=(len(axis),),
+        chunks=(len(axis),),
+        dtype="int64",
+        dimension_names=("time",),
+        attributes={"units": "days since 1970-01-01", "calendar": "proleptic_gregorian"},
+    )
+    time[:] = axis.bounds[:, 0].astype("datetime64[D]").astype(np.int64)
+
+
+def _band(inputs: Inputs, part: Path, band: Window) -> int:
+    """Balance the rows of a band, whole rows of chunks, and write them."""
+    here = Window(row=inputs.window.row + band.row, column=inputs.window.column, height=band.height, width=band.width)
+    found = balance(inputs, here)
+    group: Any = zarr.open_group(part / "coarse.zarr", mode="r+")
+    fields = {"gwsa": found.gwsa, "gwsa_uncertainty": found.uncertainty, "twsa": found.twsa, **found.stores}
+    for name, values in fields.items():
+        group[name][:, band.rows, :] = values.astype(np.float32)
+    return found.left_out
+
+
+def _divide(inputs: Inputs, part: Path) -> dict[str, Any]:
+    group: Any = zarr.open_group(part / "coarse.zarr", mode="r+")
+    valid = np.isfinite(group["gwsa"][0])
+    if not valid.any():
+        raise InputRefused(f"{inputs.directory}: no cell has both GRACE and GLDAS values in the area that is asked for")
+    window = inputs.window
+    grid = COARSE.subgrid(window)
+    inside, names = np.full(window.shape, -1, dtype=np.int16), tuple[str, ...]()
+    if inputs.regions is not None:
+        inside, names = covered(inputs.regions, COARSE, window), inputs.regions.names
+    labels, regions = divided(inside, names, grid, valid)
+    group["region"][:] = labels
+    group["filled"][:] = ~np.isin(inputs.months.starts, inputs.solution_months)
+    (part / "regions.json").write_text(json.dumps(regions), encoding="utf-8")
+    return {
+        "cells": int(valid.sum()),
+        "months_filled": int((~np.isin(inputs.months.starts, inputs.solution_months)).sum()),
+    }

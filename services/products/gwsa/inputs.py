@@ -1,0 +1,339 @@
+"""What a directory of inputs holds: ``gwsa.toml`` says which file is what; all that it names is opened and checked."""
+
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from services.core.errors import InputRefused
+from services.core.grid import Window
+from services.core.time_axis import Step, TimeAxis
+from services.pipeline.recipe import Input
+from services.products.gwsa.declaration import BASE_MONTHS, BASELINE, COARSE
+from services.products.gwsa.gaps import METHODS
+from services.products.gwsa.months import assign
+from services.sources import documents, files
+from services.sources.documents import Document
+from services.sources.field import Field as Raster
+from services.sources.field import open_field
+from services.sources.files import Source
+from services.sources.gldas import Gldas, open_gldas
+from services.sources.grace import Mascons, open_mascons
+from services.sources.polygons import Polygons, open_polygons
+
+SETTINGS = "gwsa.toml"
+
+MONTH = Step.parse("P1M")
+
+type Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Files(_Part):
+    """Files of one kind; a pattern of names in the directory, or several."""
+
+    files: str | list[str]
+
+    @property
+    def patterns(self) -> list[str]:
+        """As a list."""
+        return [self.files] if isinstance(self.files, str) else self.files
+
+
+class GraceSettings(Files):
+    """The mascon solution, how its gaps are filled, and how uncertain it is."""
+
+    fill: str = next(iter(METHODS))
+    uncertainty: float = Field(default=2.0, gt=0)
+    """cm, where neither the file nor another centre's solution tells (our choice)."""
+
+    other: Files | None = None
+    """Another centre's solution: its difference is the uncertainty where the file tells none."""
+
+    @model_validator(mode="after")
+    def _holds(self) -> Self:
+        if self.fill not in METHODS:
+            raise ValueError(f"there is no way of filling called {self.fill!r}; there are {', '.join(METHODS)}")
+        return self
+
+
+class GldasSettings(Files):
+    """The land surface model, and how uncertain it is."""
+
+    uncertainty: float = Field(default=0.2, gt=0)
+    """Of each term, as a share of its standard deviation in time (our choice)."""
+
+
+class RegionSettings(Files):
+    """Aquifer polygons."""
+
+    name: str = "name"
+    """The property that names a polygon."""
+
+
+class PredictorSettings(Files):
+    """One predictor."""
+
+    name: Name
+    units: str = Field(min_length=1)
+    variable: str | None = None
+    monthly: bool = False
+    time: str | None = None
+    """As ``cenote ingest --time``."""
+
+
+class CautionSettings(Files):
+    """Where the balance misleads: polygons of glaciers, lakes or permafrost."""
+
+    name: Name
+
+
+class WellSettings(Files):
+    """Wells for validation; see ``services.sources.wells``."""
+
+    sites: str | None = None
+    measures: str = "depth"
+    units: str = "m"
+    specific_yield: float | None = Field(default=None, gt=0, lt=1)
+
+
+class Settings(_Part):
+    """``gwsa.toml``."""
+
+    grace: GraceSettings
+    gldas: GldasSettings
+    land: Files
+    regions: RegionSettings | None = None
+    predictors: list[PredictorSettings] = []
+    cautions: list[CautionSettings] = []
+    wells: WellSettings | None = None
+    area: tuple[float, float, float, float] | None = None
+    """West, south, east, north: nothing outside is computed. None: wherever GLDAS has values."""
+
+    detail: bool = True
+    """Whether models infer what varies within 1/4 degree; if not, the coarse field is only spread."""
+
+    synthetic: bool = False
+
+    @model_validator(mode="after")
+    def _holds(self) -> Self:
+        names = [one.name for one in self.predictors]
+        twice = sorted({name for name in names if names.count(name) > 1} | (set(names) & set(TIME_FEATURES)))
+        if twice:
+            raise ValueError(f"predictor {twice[0]!r} stands twice, or has a name that is taken")
+        return self
+
+
+TIME_FEATURES = {"year": "1", "season_sin": "1", "season_cos": "1"}
+"""What every model knows besides the predictors, and its unit: decimal year, the month on the circle of the year."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """All inputs: names, places and digests only, so that it travels to workers.
+
+    Raises:
+        InputRefused: from ``find`` and ``hashed``, naming the file and the fact.
+    """
+
+    directory: Path
+    settings: Settings
+    settings_file: Document
+    """gwsa.toml."""
+
+    solution: Mascons
+    other: Mascons | None
+    gldas: Gldas
+    land: Raster
+    predictors: tuple[Raster, ...]
+    regions: Polygons | None
+    cautions: tuple[Polygons, ...]
+    solution_months: tuple[int, ...]
+    """Month of each solution, months since 1970-01."""
+
+    other_months: tuple[int, ...]
+    digests: tuple[Input, ...] = ()
+    """Every file that is read, by name, once ``hashed``."""
+
+    @classmethod
+    def find(cls, directory: Path) -> "Inputs":
+        """Open everything that ``gwsa.toml`` names."""
+        settings, settings_file = read_settings(directory)
+        solution = open_mascons(_only(directory, "grace", settings.grace))
+        other = (
+            None
+            if settings.grace.other is None
+            else open_mascons(_only(directory, "grace.other", settings.grace.other))
+        )
+        found = cls(
+            directory=directory.resolve(),
+            settings=settings,
+            settings_file=settings_file,
+            solution=solution,
+            other=other,
+            gldas=open_gldas(_names(directory, "gldas", settings.gldas)),
+            land=open_field("land", _names(directory, "land", settings.land), "1"),
+            predictors=tuple(
+                open_field(
+                    one.name,
+                    _names(directory, f"predictor {one.name}", one),
+                    one.units,
+                    variable=one.variable,
+                    time=one.time,
+                    monthly=one.monthly,
+                )
+                for one in settings.predictors
+            ),
+            regions=None
+            if settings.regions is None
+            else open_polygons(_only(directory, "regions", settings.regions), label=settings.regions.name),
+            cautions=tuple(
+                open_polygons(name)
+                for one in settings.cautions
+                for name in _names(directory, f"caution {one.name}", one)
+            ),
+            solution_months=_months(solution),
+            other_months=() if other is None else _months(other),
+        )
+        _check_spans(found)
+        return found
+
+    def sources(self) -> Iterator[Source]:
+        """Every raster that is read."""
+        yield self.solution.source
+        if self.other is not None:
+            yield self.other.source
+        yield from self.gldas.sources
+        for raster in (self.land, *self.predictors):
+            yield from raster.recipe.table.sources
+
+    def check_unchanged(self) -> None:
+        """Look at every file once more.
+
+        Raises:
+            InputRefused: if one is not what it was.
+        """
+        for source in self.sources():
+            files.check_unchanged(source)
+        for polygons in self._polygons:
+            polygons.check_unchanged()
+
+    @property
+    def _polygons(self) -> tuple[Polygons, ...]:
+        return (*(() if self.regions is None else (self.regions,)), *self.cautions)
+
+    def hashed(self, progress: Callable[[int, int], None] | None = None) -> "Inputs":
+        """The same with the digest of every file, which is read once for it."""
+        sources = list(self.sources())
+        plain = [source for source in sources if not source.sha256]  # predictors were hashed when they were opened
+        known = [source for source in sources if source.sha256]
+        digests: dict[str, Input] = {}
+        outlines = [document for polygons in self._polygons for document in polygons.documents]
+        read: list[Source | Document] = [*known, *files.hashed(plain, progress), *outlines, self.settings_file]
+        for source in read:
+            name = _relative(self.directory, source.location)
+            digests[name] = Input(name=name, size=source.size, sha256=source.sha256)
+        return replace(self, digests=tuple(digests[name] for name in sorted(digests)))
+
+    @property
+    def window(self) -> Window:
+        """Coarse cells that are computed."""
+        if self.settings.area is None:
+            return Window(row=0, column=0, height=COARSE.height, width=COARSE.width)
+        west, south, east, north = self.settings.area
+        top, left = int((90 - north) // 0.25), int((west + 180) // 0.25)
+        bottom, right = -int((south - 90) // 0.25), -int((-180 - east) // 0.25)
+        return Window(
+            row=top, column=left, height=min(bottom, COARSE.height) - top, width=min(right, COARSE.width) - left
+        )
+
+    @property
+    def months(self) -> TimeAxis:
+        """Every month from the first to the last that both GRACE and GLDAS reach, without a gap."""
+        first = max(self.solution_months[0], self.gldas.months[0])
+        last = min(self.solution_months[-1], self.gldas.months[-1])
+        return TimeAxis(step=MONTH, starts=tuple(range(first, last + 1)))
+
+    @property
+    def periods(self) -> TimeAxis:
+        """The months that the predictors have too."""
+        starts = [
+            month
+            for month in self.months.starts
+            if all(month in raster.months for raster in self.predictors if raster.monthly)
+        ]
+        return TimeAxis(step=MONTH, starts=tuple(starts))
+
+    @property
+    def features(self) -> dict[str, str]:
+        """Names of what a model takes, in order, and their units."""
+        return {**{raster.name: raster.units for raster in self.predictors}, **TIME_FEATURES}
+
+
+def read_settings(directory: Path) -> tuple[Settings, Document]:
+    """Read ``gwsa.toml``.
+
+    Raises:
+        InputRefused: if it is not there or does not hold; names the entry.
+    """
+    path = directory / SETTINGS
+    if not path.is_file():
+        raise InputRefused(
+            f"{directory} holds no {SETTINGS}, which says what each file is; services/products/gwsa/README.md shows one"
+        )
+    document, body = documents.read(str(path))
+    try:
+        return Settings.model_validate(tomllib.loads(documents.text(str(path), body))), document
+    except tomllib.TOMLDecodeError as error:
+        raise InputRefused(f"{path} is no TOML: {error}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise InputRefused(f"{path}: {place + ': ' if place else ''}{first['msg']}") from None
+
+
+def _names(directory: Path, what: str, entry: Files) -> list[str]:
+    found: list[str] = []
+    for pattern in entry.patterns:
+        matches = sorted(str(path) for path in directory.glob(pattern)) if "://" not in pattern else [pattern]
+        if not matches:
+            raise InputRefused(f"{directory / SETTINGS}: {what} names {pattern!r}, and {directory} holds no such file")
+        found += matches
+    return found
+
+
+def _only(directory: Path, what: str, entry: Files) -> str:
+    names = _names(directory, what, entry)
+    if len(names) != 1:
+        raise InputRefused(f"{directory / SETTINGS}: {what} must be one file, and {entry.files!r} is {len(names)}")
+    return names[0]
+
+
+def _months(solution: Mascons) -> tuple[int, ...]:
+    bounds = None if solution.bounds is None else np.array(solution.bounds)
+    return tuple(int(month) for month in assign(np.array(solution.days), bounds, epoch=solution.epoch))
+
+
+def _check_spans(inputs: Inputs) -> None:
+    for what, months in (("GRACE", inputs.solution_months), ("GLDAS", inputs.gldas.months)):
+        if months[0] > BASE_MONTHS[0] or months[-1] < BASE_MONTHS[-1]:
+            raise InputRefused(f"{what} reaches {_span(months)}; the baseline {'/'.join(BASELINE)} must lie in it")
+    if not inputs.periods.starts:
+        spans = ", ".join(f"{raster.name} {_span(raster.months)}" for raster in inputs.predictors if raster.monthly)
+        raise InputRefused(f"no month is in all inputs (GRACE and GLDAS {_span(inputs.months.starts)}, {spans})")
+
+
+def _span(months: Sequence[int]) -> str:
+    return f"{np.datetime64(months[0], 'M')}..{np.datetime64(months[-1], 'M')}"
+
+
+def _relative(place: Path, location: str) -> str:
+    path = Path(location)
+    return str(path.relative_to(place)) if path.is_relative_to(place) else location
