@@ -15,11 +15,11 @@ from services.validation.trend import deseasonalised, ols, theil_sen
 MONTHS = np.arange(387, 612)
 """2002-04 to 2020-12."""
 
-YEARS = (MONTHS + 0.5) / 12
+YEARS = 1970 + (MONTHS + 0.5) / 12
 
 
 def design(months: NDArray[np.int64], harmonics: int) -> NDArray[np.float64]:
-    years = (months + 0.5) / 12
+    years = 1970 + (months + 0.5) / 12
     columns = [np.ones(len(months)), years - 2010]
     for order in range(1, harmonics + 1):
         columns += [np.cos(2 * np.pi * order * years), np.sin(2 * np.pi * order * years)]
