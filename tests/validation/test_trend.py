@@ -138,6 +138,17 @@ def test_what_cannot_be_told_is_missing() -> None:
     assert ols(np.empty((225, 0)), MONTHS).slope.shape == (0,)
 
 
+def test_one_or_two_months_of_the_year_tell_no_annual_cycle() -> None:
+    pairs = [(one, other) for one in range(12) for other in range(one, 12)]
+    values = np.full((len(MONTHS), len(pairs) + 1), np.nan)
+    for series, pair in enumerate([*pairs, (0, 4, 9)]):
+        kept = np.isin(MONTHS % 12, pair)
+        values[kept, series] = 3 * (YEARS[kept] - 2010) + np.cos(2 * np.pi * YEARS[kept])
+    found = ols(values, MONTHS, least=10)
+    assert np.isnan(found.slope[:-1]).all()
+    assert found.slope[-1] == pytest.approx(3)
+
+
 def test_ranks_are_scipys() -> None:
     values = noise(0.4, 4) + np.array([0.0, 0.5, -0.2, 0.1]) * (YEARS - 2010)[:, None]
     values += 6 * np.cos(2 * np.pi * YEARS)[:, None]
