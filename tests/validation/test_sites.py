@@ -27,7 +27,7 @@ from services.validation.selection import (
 from services.validation.sites import score
 
 MONTHS = np.arange(387, 612)
-YEARS = ((MONTHS + 0.5) / 12)[:, None]
+YEARS = 1970 + ((MONTHS + 0.5) / 12)[:, None]
 SEASON = 6 * np.sin(2 * np.pi * YEARS)
 
 type Series = NDArray[np.float64]
@@ -105,9 +105,9 @@ def test_anomalies_against_scipy() -> None:
 
 
 def test_each_well_has_one_reason() -> None:
-    storage = lines([-1.0] * 11, seed=3)
-    field = lines([-1.0] * 11, seed=4)
-    made = replace(wells(storage), longitudes=np.where(np.arange(11) == 0, np.nan, wells(storage).longitudes))
+    storage = lines([-1.0] * 12, seed=3)
+    field = lines([-1.0] * 12, seed=4)
+    made = replace(wells(storage), longitudes=np.where(np.arange(12) == 0, np.nan, wells(storage).longitudes))
     storage[:, 0] = np.nan  # no coordinates, and no readings either
     field[:, 1] = np.nan
     storage[40, 2] = -99990.0
@@ -116,13 +116,25 @@ def test_each_well_has_one_reason() -> None:
     storage[118:, 5] = np.nan  # 117 months after the first
     storage[np.arange(len(MONTHS)) % 10 < 3, 6] = np.nan
     storage[120:, 7] += 80
-    cells = np.arange(11)
+    cells = np.arange(12)
     cells[8] = -1
     found = score(made, field, cells)
-    expected = (NO_COORDINATES, OUTSIDE, OUT_OF_RANGE, TOO_FEW, TOO_FEW, TOO_SHORT, TOO_SPARSE, STEP, OUTSIDE, "", "")
-    assert found.reasons[:8] == expected[:8]
-    assert found.reasons == expected
-    assert sum(found.excluded.values()) + found.reasons.count("") == 11
+    expected = [
+        NO_COORDINATES,
+        OUTSIDE,
+        OUT_OF_RANGE,
+        TOO_FEW,
+        TOO_FEW,
+        TOO_SHORT,
+        TOO_SPARSE,
+        STEP,
+        OUTSIDE,
+        "",
+        "",
+        "",
+    ]
+    assert list(found.reasons) == expected
+    assert sum(found.excluded.values()) + found.reasons.count("") == 12
     assert found.excluded[TOO_FEW] == 2
 
 
@@ -193,7 +205,7 @@ def test_units_that_cannot_be() -> None:
     storage, field = lines([-1.0, 0.0, 1.0], seed=1), lines([-1.0, 0.0, 1.0], seed=2)
     with pytest.raises(InputRefused, match=r"wells vary 0\.0\d+ times as much as the field: .* cm of water"):
         score(wells(storage / 100), field, np.arange(3))
-    with pytest.raises(InputRefused, match=r"wells vary \d+ times as much"):
+    with pytest.raises(InputRefused, match=r"wells vary [\d.]+ times as much"):
         score(wells(storage), field / 100, np.arange(3))
 
 
@@ -238,7 +250,7 @@ def test_what_is_no_step() -> None:
     assert step(lines([-8.0])[:, 0], MONTHS) == (0.0, 0.0)
     assert step(np.arange(11) * 1.0, MONTHS[:11]) == (0.0, 0.0)
     # a fall that speeds up, and a long spell of drawdown
-    assert step(-((YEARS[:, 0] - 2002) ** 2), MONTHS)[1] < 0.5
+    assert step(-((YEARS[:, 0] - 2002) ** 2), MONTHS)[1] < 0.6
     spell = np.where((MONTHS > 450) & (MONTHS < 520), -40.0, 0.0)
     assert step(spell, MONTHS)[1] < 0.75
     shares = [step(noise, MONTHS[:20])[1] for noise in np.random.default_rng(2).normal(0, 1, (500, 20))]

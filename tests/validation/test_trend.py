@@ -15,11 +15,11 @@ from services.validation.trend import deseasonalised, ols, theil_sen
 MONTHS = np.arange(387, 612)
 """2002-04 to 2020-12."""
 
-YEARS = (MONTHS + 0.5) / 12
+YEARS = 1970 + (MONTHS + 0.5) / 12
 
 
 def design(months: NDArray[np.int64], harmonics: int) -> NDArray[np.float64]:
-    years = (months + 0.5) / 12
+    years = 1970 + (months + 0.5) / 12
     columns = [np.ones(len(months)), years - 2010]
     for order in range(1, harmonics + 1):
         columns += [np.cos(2 * np.pi * order * years), np.sin(2 * np.pi * order * years)]
@@ -136,6 +136,17 @@ def test_what_cannot_be_told_is_missing() -> None:
     assert np.isnan(januaries.standard_error[1])
     assert np.isnan(deseasonalised(values, MONTHS, least=18)[:, 1]).all()
     assert ols(np.empty((225, 0)), MONTHS).slope.shape == (0,)
+
+
+def test_one_or_two_months_of_the_year_tell_no_annual_cycle() -> None:
+    pairs = [(one, other) for one in range(12) for other in range(one, 12)]
+    values = np.full((len(MONTHS), len(pairs) + 1), np.nan)
+    for series, pair in enumerate([*pairs, (0, 4, 9)]):
+        kept = np.isin(MONTHS % 12, pair)
+        values[kept, series] = 3 * (YEARS[kept] - 2010) + np.cos(2 * np.pi * YEARS[kept])
+    found = ols(values, MONTHS, least=10)
+    assert np.isnan(found.slope[:-1]).all()
+    assert found.slope[-1] == pytest.approx(3)
 
 
 def test_ranks_are_scipys() -> None:

@@ -127,6 +127,15 @@ def test_fine_cells_cost_little_and_err_as_coarse_ones_do() -> None:
     assert len(volume._blocks(np.ones(fine.shape), fine, 300 / 8)[0]) < 1500
 
 
+def test_blocks_are_in_order_for_the_search_of_near_ones() -> None:
+    grid = Grid.of(west=0, north=60, step_x="1/4", width=40, height=40)
+    error = np.random.default_rng(3).uniform(0, 1, grid.shape) ** 8
+    weight, place, latitude = volume._blocks(error, grid, 200.0)
+    assert (np.diff(latitude) <= 0).all()
+    assert weight.sum() == pytest.approx(error.sum(), rel=1e-12)
+    np.testing.assert_allclose(np.degrees(np.arcsin(place[:, 2])), latitude, rtol=1e-12)
+
+
 def test_slopes_without_an_error_are_counted() -> None:
     slopes, errors = slopes_and_errors(INDIA)
     errors[:] = 0.4
