@@ -151,14 +151,16 @@ class Gwsa:
             values = refined(scene.blocks, coarse, said.values)
             side = slice(DETAIL_HALO * FACTOR, -DETAIL_HALO * FACTOR)
             beyond, variance = said.extrapolated[side, side], variance + said.variance[side, side]
-        flags = {
-            FILLED: np.full(values.shape, scene.coarse.read_filled(month)),
-            EXTRAPOLATED: beyond,
-            CAUTION: scene.caution,
-        }
         gone = np.where(scene.blocks.inside(HALO).land, 0.0, np.nan)
-        found = {GWSA.name: GWSA.pack(values + gone), UNCERTAINTY.name: UNCERTAINTY.pack(np.sqrt(variance) + gone)}
-        return found | {flag.name: flag.pack(where + gone) for flag, where in flags.items()}
+        filled = np.full(values.shape, scene.coarse.read_filled(month))
+        found = (
+            (GWSA, values),
+            (UNCERTAINTY, np.sqrt(variance)),
+            (FILLED, filled),
+            (EXTRAPOLATED, beyond),
+            (CAUTION, scene.caution),
+        )
+        return {quantity.name: quantity.pack(one + gone) for quantity, one in found}
 
     @cached_property
     def _coarse(self) -> Coarse:

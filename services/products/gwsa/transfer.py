@@ -24,7 +24,7 @@ FOLD = 8
 
 FOLDS = 5
 
-LEAST_BLOCKS = 20
+LEAST_BLOCKS = 8
 """Blocks of a region below which its own score says too little and that of all regions is taken (our choice)."""
 
 type Fit = Callable[[Floats, Cells, Cells], Callable[[Floats], Floats]]
