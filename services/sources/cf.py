@@ -218,7 +218,7 @@ def _choose(container: Container, wanted: str | None) -> _Candidate:
     for variable in container.variables.values():
         if variable.dtype.kind not in "iufb" or len(variable.dimensions) < 2:
             continue
-        if _is_bounds(container, variable) or coordinate_role(variable) in {"latitude", "longitude"}:
+        if is_bounds(container, variable) or coordinate_role(variable) in {"latitude", "longitude"}:
             continue
         candidate = _candidate(container, variable)
         if isinstance(candidate, str):
@@ -301,7 +301,8 @@ def _why_not(container: Container, variable: Variable, roles: Mapping[Coordinate
     return f"has no coordinate of {lacking} (dimensions {', '.join(variable.dimensions)}); nothing says where it lies"
 
 
-def _is_bounds(container: Container, variable: Variable) -> bool:
+def is_bounds(container: Container, variable: Variable) -> bool:
+    """Whether a variable holds the bounds of a coordinate."""
     names = {other.text(key) for other in container.variables.values() for key in ("bounds", "climatology")}
     return variable.name in names
 

@@ -118,20 +118,21 @@ def _combined(
         return copied
     there = ~np.isnan(values)
     known = np.where(there, values, 0.0).astype(np.float64)
-    shape = (len(values), len(x))
+    # rows first: they lie in one piece in memory, and of a mean few are left for the columns
+    shape = (len(y), values.shape[1])
     sums, weights, supported = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=np.bool_)
-    for tap in range(x.shape[1]):  # one after the other: the order of a sum is part of its value
-        at, weight = x[:, tap], columns.weights[:, tap]
-        sums += known[:, at] * weight
-        weights += there[:, at] * weight
-        supported |= there[:, at] & columns.support[:, tap]
+    for tap in range(y.shape[1]):  # one after the other: the order of a sum is part of its value
+        at, weight = y[:, tap], rows.weights[:, tap, None]
+        sums += known[at] * weight
+        weights += there[at] * weight
+        supported |= there[at] & rows.support[:, tap, None]
     shape = (len(y), len(x))
     total, weight_sum, valid = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=np.bool_)
-    for tap in range(y.shape[1]):
-        at, weight = y[:, tap], rows.weights[:, tap, None]
-        total += sums[at] * weight
-        weight_sum += weights[at] * weight
-        valid |= supported[at] & rows.support[:, tap, None]
+    for tap in range(x.shape[1]):
+        at, weight = x[:, tap], columns.weights[:, tap]
+        total += sums[:, at] * weight
+        weight_sum += weights[:, at] * weight
+        valid |= supported[:, at] & columns.support[:, tap]
     valid &= weight_sum > 0
     return np.where(valid, total / np.where(valid, weight_sum, 1.0), np.nan).astype(np.float32)
 

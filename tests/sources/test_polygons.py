@@ -92,6 +92,14 @@ def test_a_centre_on_an_outline_is_lost_to_neither(tmp_path: Path) -> None:
     assert (held[row] >= 0).sum() == 40
 
 
+def test_all_outlines_hold_the_centres_on_them(tmp_path: Path) -> None:
+    square = geojson(tmp_path / "a.json", ("square", [box(5.125, 1.125, 10.125, 3.125)]))
+    assert (covered(open_polygons(square), COARSE, EVERYWHERE) == 0).sum() == 21 * 9
+    slanted = [[[0.125, 0.125], [5.125, 5.125], [0.125, 5.125], [0.125, 0.125]]]
+    held = covered(open_polygons(geojson(tmp_path / "b.json", ("half", slanted))), COARSE, EVERYWHERE)
+    assert (held == 0).sum() == 21 * 22 // 2
+
+
 @pytest.mark.parametrize(
     "rings",
     [

@@ -195,6 +195,15 @@ def test_a_mean_at_the_western_edge_of_a_raster() -> None:
     np.testing.assert_allclose(made(source, target, values)[0], [0.5, 2.5, np.nan], rtol=1e-6)
 
 
+def test_a_mean_at_the_western_edge_where_cells_do_not_divide_a_turn() -> None:
+    source = Grid.of(west="1/8", north=1, step_x="7/100", width=4, height=16)
+    target = Grid.of(west=0, north=1, step_x="1/4", width=3, height=1)
+    values = np.broadcast_to(np.arange(4.0), source.shape)
+    # 0.125..0.25 holds the first cell and 11/14 of the second
+    expected = (0.07 * 0 + 0.055 * 1) / 0.125, (0.015 * 1 + 0.07 * 2 + 0.07 * 3) / 0.155
+    np.testing.assert_allclose(made(source, target, values)[0], [*expected, np.nan], rtol=1e-6)
+
+
 def test_one_axis_wider_and_the_other_narrower() -> None:
     source = Grid.of(west=0, north=4, step_x="1", step_y="1/8", width=4, height=32)
     target = Grid.of(west=0, north=4, step_x="1/4", width=16, height=16)
