@@ -276,8 +276,8 @@ def test_two_workers_learn_as_well_as_one_machine(client: Client) -> None:
     together = learn(features, target, client=client, report=lines.append, **given)
     answers = [trees.predict(held) for trees in (alone, together)]
     errors = [float(np.sqrt(np.mean((answer - truth) ** 2))) for answer in answers]
-    # measured: 0.4 % and 0.999
-    assert errors[1] == pytest.approx(errors[0], rel=0.03)
+    # measured: 2.5 % and 0.998; with 500 trees of depth 10 -1.2 % and 0.994
+    assert errors[1] == pytest.approx(errors[0], rel=0.05)
     assert errors[0] < 0.5 * truth.std()
     assert np.corrcoef(answers[0], answers[1])[0, 1] > 0.99
     assert together.features == alone.features
