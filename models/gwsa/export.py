@@ -24,8 +24,8 @@ from models.gwsa.train import Trees
 from models.predictor import Predictor
 from models.writing import describe, refuse_difference, write_files
 
-OPSETS = {"ai.onnx": 20, "ai.onnx.ml": 5}
-"""The first ai.onnx.ml with TreeEnsemble, which holds leaves apart from splits; ai.onnx as the networks have it."""
+OPSETS = {"": 20, "ai.onnx.ml": 5}
+"""The first ai.onnx.ml with TreeEnsemble, which holds leaves apart from splits; the default as networks have it."""
 
 IR_VERSION = 10
 

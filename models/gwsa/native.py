@@ -52,6 +52,7 @@ class NativePredictor(Predictor):
             ModelRefused: if one does not hold.
         """
         predictor = super().open(source, card, sha256=sha256, batch=batch or ROWS_PER_CALL)
+        _forget(predictor.card)  # what is on disk now is what is checked
         predictor.check()
         rows = golden_rows(predictor.card)
         reference, found = Predictor.open(source, predictor.card).predict(rows), predictor.predict(rows)
@@ -96,6 +97,11 @@ _BOOSTERS: dict[str, _Native] = {}
 """This process' boosters by digest of the card, the one used last at the end."""
 
 _LOCK = threading.Lock()
+
+
+def _forget(card: ModelCard) -> None:
+    with _LOCK:
+        _BOOSTERS.pop(card.digest, None)
 
 
 def _start_anew() -> None:
