@@ -8,12 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from services import products
+from services.cli.make import SchedulerOption
 from services.cli.session import DryRunOption, JsonOption, StoreOption, note, open_session, say
 from services.core.catalog import current_version
 from services.core.dataset import Dataset
 from services.core.errors import Refused
 
 ProductArgument = Annotated[str, typer.Argument(metavar="PRODUCT")]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", min=0, help="Local worker processes.  [default: 0, work in this process]")
+]
 InputsOption = Annotated[
     Path | None, typer.Option("--inputs", metavar="DIR", help="Input files.  [default: .cenote/inputs/PRODUCT]")
 ]
@@ -33,10 +37,12 @@ def train(
         typer.Option(metavar="DIR", help="Where weights and the run record go.  [default: .cenote/models/PRODUCT]"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    scheduler: SchedulerOption = None,
+    workers: WorkersOption = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a product's model; needs the train extra (torch)."""
+    """Train a product's models; needs the train extra (torch, xgboost)."""
     work = _function(product, "train")
     source = inputs if inputs is not None else Path(".cenote/inputs") / product
     target = out if out is not None else Path(".cenote/models") / product
@@ -45,8 +51,11 @@ def train(
         lines = [f"{product}: would train on {source} with seed {seed} into {target}", "nothing was written"]
         say(result, lines, as_json=as_json)
         return
-    with _needing_torch("train"):
-        work(source, target, seed, note)
+    from services.pipeline import run as running  # noqa: PLC0415 - dask is loaded by the commands that need it
+
+    count = 0 if workers is None and scheduler is None else (workers or 0)
+    with _needing_training("train"), running.cluster(count, scheduler) as client:
+        work(source, target, seed, note, running.each(client))
     say(result, [f"{product}: trained into {target}; `cenote export {product}` makes the ONNX file"], as_json=as_json)
 
 
@@ -70,7 +79,7 @@ def export(
         lines = [f"{product}: would export {source} to {target / 'model.onnx'} and its card", "nothing was written"]
         say(result, lines, as_json=as_json)
         return
-    with _needing_torch("export"):
+    with _needing_training("export"):
         work(source, target, note)
     say(result, [f"{product}: {target / 'model.onnx'} and its card"], as_json=as_json)
 
@@ -91,7 +100,7 @@ def validate(
 
 
 @contextmanager
-def _needing_torch(command: str) -> Iterator[None]:
+def _needing_training(command: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
