@@ -1,4 +1,4 @@
-"""Statistics weighted by area on the sphere: of a whole map, or of the part of it that a polygon covers."""
+"""Statistics weighted by area: of a whole map, or of the part of it that a polygon covers."""
 
 import math
 from dataclasses import dataclass
@@ -18,11 +18,14 @@ from tiler.geometry import area_of_geojson
 from tiler.memory import need
 from tiler.numbers import decoded_numbers
 from tiler.options import StatisticsParams
-from tiler.polygons import EARTH_RADIUS_KM, boxes_of, covered_fraction, mean_of
+from tiler.polygons import boxes_of, covered_fraction, mean_of
 from tiler.request import Requested
 
 MOST_CELLS = 3_000_000
 """Cells that are held at once; larger areas are read from the finest level that has no more."""
+
+INTEGRAL_FACTOR, INTEGRAL_UNITS = "area_integral_factor", "area_integral_units"
+"""Attributes of a quantity: its value on 1 km2 in other units, and which."""
 
 CELL_BYTES = 124
 """Memory for a cell at the peak: value, area, cover, and what is sorted (measured)."""
@@ -36,7 +39,7 @@ class Sample:
     """Decoded, ``(n,)``; NaN where missing."""
 
     area: NDArray[np.float64]
-    """Square kilometres of each cell inside the area and with data, ``(n,)``."""
+    """Square kilometres of each cell inside the area and with data, ``(n,)``, on the WGS84 ellipsoid."""
 
     cover: NDArray[np.float64]
     """Share of each cell inside the area, 0..1, ``(n,)``."""
@@ -68,7 +71,9 @@ def describe_sample(sample: Sample, quantity: Quantity, options: StatisticsParam
 
     Statistics that are values themselves (``min``, ``median``, percentiles ...) have the places that values are told
     with. ``count`` and ``sum`` count a cell by the share of it that is inside, as in titiler; ``area_km2`` is the
-    ground with data and ``valid_percent`` its share of all the ground asked for.
+    ground with data and ``valid_percent`` its share of all the ground asked for. A quantity that says what its sum over
+    an area is (its attributes ``area_integral_factor`` and ``area_integral_units``) gets it as ``integral``: of a trend
+    in cm yr-1, km3 yr-1.
     """
     percentiles, bins = options.percentiles, options.histogram_bins
     present = ~np.isnan(sample.values) & (sample.area > 0)
@@ -95,8 +100,13 @@ def describe_sample(sample: Sample, quantity: Quantity, options: StatisticsParam
         "description": quantity.name,
         "units": quantity.units,
     }
+    factor = quantity.attributes.get(INTEGRAL_FACTOR)
+    if isinstance(factor, float):
+        out |= {"integral": None, "integral_units": quantity.attributes.get(INTEGRAL_UNITS)}
     if not values.size:
         return out
+    if isinstance(factor, float):
+        out["integral"] = float(values @ area) * factor
     keys, counts = np.unique(values, return_counts=True)
     mean = mean_of(values, area)
     heights, edges = np.histogram(values, bins=bins, range=options.limits or _limits(values, bins))
@@ -185,7 +195,7 @@ def _sample(chosen: Requested, area: MultiPolygon | None, settings: Settings, ma
             raise PositionOutside("statistics of a difference need two versions on the same grid")
         values = values - _values(chosen.minus, number, cells)
         with_data = np.minimum(with_data, _fraction(chosen.minus, number, cells))
-    ground = cells.row_areas[:, np.newaxis] * math.radians(float(grid.step_x)) * EARTH_RADIUS_KM**2
+    ground = grid.row_areas_km2[cells.row : cells.row + cells.height, np.newaxis]
     used = cover.ravel() > 0
     return Sample(
         values=values.ravel()[used],
