@@ -352,7 +352,7 @@ def _write_readings(path: Path, world: Groundwater) -> None:
     wells, months = wells_of(world), months_between(FIRST, LAST)
     at = np.array([world.cell_of(well.longitude, well.latitude) for well in wells]).T
     storage = np.stack([world.gwsa(month)[at[0], at[1]] for month in months.tolist()], axis=1)
-    lines = ["site,time,depth_m"]
+    lines = ["site,time,depth"]
     for well, series in zip(wells, storage, strict=True):
         error, luck = (draws(len(months), seed=world.seed, name=f"{well.name} {what}") for what in ("error", "luck"))
         depth = well.depth - series / 100 / well.specific_yield + WELL_NOISE * error

@@ -269,7 +269,7 @@ def readings(directory: Path) -> dict[str, dict[str, float]]:
     with (directory / "wells.csv").open() as file:
         for row in csv.DictReader(file):
             assert dt.date.fromisoformat(row["time"]).day == 15
-            found.setdefault(row["site"], {})[row["time"][:7]] = float(row["depth_m"])
+            found.setdefault(row["site"], {})[row["time"][:7]] = float(row["depth"])
     return found
 
 
