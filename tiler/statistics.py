@@ -39,13 +39,16 @@ class Sample:
     """Decoded, ``(n,)``; NaN where missing."""
 
     area: NDArray[np.float64]
-    """Square kilometres of each cell inside the area and with data, ``(n,)``, on the WGS84 ellipsoid."""
+    """Relative area of each cell inside the area and with data, ``(n,)``; on the sphere, as levels are averaged."""
+
+    ground: NDArray[np.float64]
+    """The same in square kilometres on the WGS84 ellipsoid."""
 
     cover: NDArray[np.float64]
     """Share of each cell inside the area, 0..1, ``(n,)``."""
 
-    asked_km2: float
-    """Ground inside the area, with data or without."""
+    asked: float
+    """Relative area inside, with data or without."""
 
     level: int
     """Where the values come from; 0 is full resolution."""
@@ -78,6 +81,7 @@ def describe_sample(sample: Sample, quantity: Quantity, options: StatisticsParam
     percentiles, bins = options.percentiles, options.histogram_bins
     present = ~np.isnan(sample.values) & (sample.area > 0)
     values, area, cover = sample.values[present], sample.area[present], sample.cover[present]
+    ground = sample.ground[present]
     asked = int(np.count_nonzero(sample.cover))
     out: dict[str, Any] = {
         "min": None,
@@ -94,7 +98,7 @@ def describe_sample(sample: Sample, quantity: Quantity, options: StatisticsParam
         "valid_percent": 0.0,
         "masked_pixels": float(asked - values.size),
         "valid_pixels": float(values.size),
-        "area_km2": float(area.sum()),
+        "area_km2": float(ground.sum()),
         "level": sample.level,
         **{f"percentile_{percentile:g}": None for percentile in percentiles},
         "description": quantity.name,
@@ -106,7 +110,7 @@ def describe_sample(sample: Sample, quantity: Quantity, options: StatisticsParam
     if not values.size:
         return out
     if isinstance(factor, float):
-        out["integral"] = float(values @ area) * factor
+        out["integral"] = float(values @ ground) * factor
     keys, counts = np.unique(values, return_counts=True)
     mean = mean_of(values, area)
     heights, edges = np.histogram(values, bins=bins, range=options.limits or _limits(values, bins))
@@ -126,7 +130,7 @@ def describe_sample(sample: Sample, quantity: Quantity, options: StatisticsParam
         "std": math.sqrt(mean_of((values - mean) ** 2, area)),
         "unique": float(keys.size),
         "histogram": [heights.tolist(), edges.tolist()],
-        "valid_percent": round(100 * float(area.sum()) / sample.asked_km2, 2),
+        "valid_percent": round(100 * float(area.sum()) / sample.asked, 2),
     }
     return out
 
@@ -173,19 +177,19 @@ def _limits(values: NDArray[np.float64], bins: int) -> tuple[float, float]:
     return low - more, high + more
 
 
-def _sample(chosen: Requested, area: MultiPolygon | None, settings: Settings, max_size: int | None) -> Sample:
+def _sample(chosen: Requested, within: MultiPolygon | None, settings: Settings, max_size: int | None) -> Sample:
     dataset = chosen.served.dataset
     for number in _levels(dataset.product.grid):
         grid = dataset.product.grid.level(number)
         if max_size is not None and max(grid.shape) > max_size and number + 1 < dataset.product.grid.levels:
             continue
-        cells = _whole(grid) if area is None else cells_touching(grid, boxes_of(area))
+        cells = _whole(grid) if within is None else cells_touching(grid, boxes_of(within))
         if cells.count <= min(MOST_CELLS, settings.max_cells):
             break
     else:
         raise RequestTooLarge(f"the area has {cells.count} cells at the coarsest level: ask for a smaller one")
     need(CELL_BYTES * cells.count)
-    cover = np.ones(cells.shape) if area is None else covered_fraction(area, cells)
+    cover = np.ones(cells.shape) if within is None else covered_fraction(within, cells)
     if not cover.any():
         raise PositionOutside("the area covers no cell of the grid")
     values = _values(chosen, number, cells)
@@ -195,13 +199,16 @@ def _sample(chosen: Requested, area: MultiPolygon | None, settings: Settings, ma
             raise PositionOutside("statistics of a difference need two versions on the same grid")
         values = values - _values(chosen.minus, number, cells)
         with_data = np.minimum(with_data, _fraction(chosen.minus, number, cells))
-    ground = grid.row_areas_km2[cells.row : cells.row + cells.height, np.newaxis]
+    area, ground = (
+        rows[cells.row : cells.row + cells.height, np.newaxis] for rows in (grid.row_areas, grid.row_areas_km2)
+    )
     used = cover.ravel() > 0
     return Sample(
         values=values.ravel()[used],
-        area=(cover * ground * with_data).ravel()[used],
+        area=(cover * area * with_data).ravel()[used],
+        ground=(cover * ground * with_data).ravel()[used],
         cover=cover.ravel()[used],
-        asked_km2=float((cover * ground).sum()),
+        asked=float((cover * area).sum()),
         level=number,
     )
 
