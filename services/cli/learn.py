@@ -56,7 +56,7 @@ def train(
     count = 0 if workers is None and scheduler is None else (workers or 0)
     with _needing_training("train"), running.cluster(count, scheduler) as client:
         work(source, target, seed, note, running.each(client))
-    say(result, [f"{product}: trained into {target}; `cenote export {product}` makes the ONNX file"], as_json=as_json)
+    say(result, [f"{product}: trained into {target}; `cenote export {product}` makes ONNX of it"], as_json=as_json)
 
 
 def export(
@@ -70,18 +70,18 @@ def export(
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Export a trained model to ONNX with its card; needs the train extra."""
+    """Export trained models to ONNX with their cards; needs the train extra."""
     work = _function(product, "export")
     source = trained if trained is not None else Path(".cenote/models") / product
     target = out if out is not None else source
     result = {"product": product, "from": str(source), "out": str(target), "dry_run": dry_run}
     if dry_run:
-        lines = [f"{product}: would export {source} to {target / 'model.onnx'} and its card", "nothing was written"]
+        lines = [f"{product}: would export {source} into {target}", "nothing was written"]
         say(result, lines, as_json=as_json)
         return
     with _needing_training("export"):
         work(source, target, note)
-    say(result, [f"{product}: {target / 'model.onnx'} and its card"], as_json=as_json)
+    say(result, [f"{product}: exported into {target}; `cenote render {product} --models {target}` uses it"], as_json=as_json)
 
 
 def validate(
