@@ -120,9 +120,8 @@ class Detail:
 
     def facts(self) -> dict[str, Any]:
         """What decides the detail besides the models."""
-        return {"engine": self.engine} | {
-            region.name: {"weight": region.weight, "sigma_cm": region.sigma} for region in self.regions
-        }
+        regions = {region.name: {"weight": region.weight, "sigma_cm": region.sigma} for region in self.regions}
+        return {"engine": self.engine, "regions": regions}
 
     def check(self, regions: tuple[str, ...]) -> None:
         """Compare with the regions of the coarse field.
