@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from models.card import ModelCard
 from models.errors import ModelError
 from models.predictor import Predictor
+from models.rules import count_outside
 from services.core.errors import ModelRefused
 from services.products.gwsa.coarse import Coarse
 from services.products.gwsa.declaration import FACTOR
@@ -182,10 +183,7 @@ class Detail:
             values = predictor.predict(rows)["gwsa"]
         except ModelError as error:
             raise ModelRefused(f"{region.name}: {error}") from error
-        limits = predictor.card.inputs[0].features
-        low = np.array([one.valid_min for one in limits], dtype=np.float32)
-        high = np.array([one.valid_max for one in limits], dtype=np.float32)
-        beyond: NDArray[np.bool_] = ((rows < low) | (rows > high)).any(axis=1)
+        beyond: NDArray[np.bool_] = count_outside(predictor.card.inputs[0], rows) > 0
         return values.astype(np.float64), beyond
 
     @cached_property

@@ -7,6 +7,8 @@ import pytest
 from services.pipeline.recipe import Here
 from services.products.gwsa.coarse import Coarse, prepare
 from services.products.gwsa.inputs import Inputs
+from services.products.gwsa.render import Gwsa, open_recipe
+from services.products.gwsa.training import export, train
 from services.sample.groundwater import Groundwater
 from services.sample.groundwater_files import write_groundwater
 
@@ -35,3 +37,20 @@ def opened(written: Path) -> Inputs:
 def coarse(opened: Inputs) -> Coarse:
     """The coarse fields."""
     return prepare(opened, Here(), lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def models(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models learned from these inputs, exported."""
+    directory = tmp_path_factory.mktemp("models")
+    train(written, directory, 0, lambda _: None)
+    export(directory, directory, lambda _: None)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def recipe(written: Path, models: Path, coarse: Coarse) -> Gwsa:
+    """The product with these models; its coarse fields are there."""
+    found = open_recipe(written, models)
+    assert Coarse.of(found.source) == coarse
+    return found

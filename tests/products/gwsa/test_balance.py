@@ -39,10 +39,9 @@ def test_a_cell_is_grace_less_gldas_as_xarray_reads_them(
     place: tuple[float, float], written: Path, opened: Inputs, coarse: Coarse
 ) -> None:
     longitude, latitude = place
-    near = {"lat": latitude, "lon": longitude, "method": "nearest"}
     (name,) = written.glob("CSR_GRACE*.nc")
     with xr.open_dataset(name, engine="h5netcdf", decode_times=False) as file:
-        solutions = file["lwe_thickness"].sel(**near).values.astype(float)
+        solutions = file["lwe_thickness"].sel(lat=latitude, lon=longitude, method="nearest").values.astype(float)
     months = np.arange(opened.months.starts[0], opened.months.starts[-1] + 1)
     total = np.full(len(months), np.nan)
     total[np.searchsorted(months, opened.solution_months)] = solutions
@@ -52,7 +51,7 @@ def test_a_cell_is_grace_less_gldas_as_xarray_reads_them(
         day = np.datetime64(int(month), "M")
         file_name = written / f"GLDAS_NOAH025_M.A{str(day).replace('-', '')}.021.nc4"
         with xr.open_dataset(file_name, engine="h5netcdf", decode_times=False) as file:
-            here = file.sel(**near).isel(time=0)
+            here = file.sel(lat=latitude, lon=longitude, method="nearest").isel(time=0)
             stores[place_] = sum(
                 float(here[variable])
                 for variable in (
