@@ -186,9 +186,13 @@ def plan(
     except NothingToDo as fact:
         session.say({"segment": None, "lines": [str(fact)], "tasks": 0}, [str(fact)])
         return
-    session.say(
-        {"segment": made.segment, "lines": made.lines(), "tasks": sum(1 for _ in made.all_tasks())}, made.lines()
-    )
+    lines = made.lines()
+    estimate = getattr(recipe, "estimate", None)
+    if estimate is not None and len(made.fresh):
+        grid = made.product.grid
+        whole = Window(row=0, column=0, height=grid.height, width=grid.width)
+        lines += estimate(made.fresh, whole, grid.shard_shape)
+    session.say({"segment": made.segment, "lines": lines, "tasks": sum(1 for _ in made.all_tasks())}, lines)
 
 
 def render(

@@ -56,6 +56,9 @@ class Recipe(Protocol):
     A recipe that needs something of all its inputs together may have ``prepare(each: Each, note)``, which is called
     before the first ``compute`` and keeps what it makes where workers find it; ``note`` is told how far it is.
 
+    A recipe that can tell what it will cost may have ``estimate(periods, window, shard) -> list[str]``: lines for
+    people about some periods of a window of its grid, cut into windows of the shape ``shard``.
+
     A recipe whose ``compute`` does not look at every input again may have ``check_inputs()``, which raises InputRefused
     if one is not what it was when it was planned with; it is called before what was computed is sealed.
     """

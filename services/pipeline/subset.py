@@ -100,14 +100,20 @@ class Subset:
         if check is not None:
             check()
 
+    def estimate(self, periods: TimeAxis, window: Window, shard: tuple[int, int]) -> list[str]:
+        """What the whole says of a window inside this window; nothing where it says nothing."""
+        tell = getattr(self.whole, "estimate", None)
+        lines: list[str] = [] if tell is None else tell(periods, self._outer(window), shard)
+        return lines
+
     def compute(self, periods: TimeAxis, window: Window) -> dict[str, NDArray[Any]]:
         """The values of a window inside this window."""
-        return self.whole.compute(
-            periods,
-            Window(
-                row=self.window.row + window.row,
-                column=self.window.column + window.column,
-                height=window.height,
-                width=window.width,
-            ),
+        return self.whole.compute(periods, self._outer(window))
+
+    def _outer(self, window: Window) -> Window:
+        return Window(
+            row=self.window.row + window.row,
+            column=self.window.column + window.column,
+            height=window.height,
+            width=window.width,
         )

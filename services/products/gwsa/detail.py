@@ -178,7 +178,7 @@ class Detail:
         return found
 
     def _answer(self, region: Region, rows: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        predictor = self._predictors[region.name]
+        predictor = self.predictors[region.name]
         try:
             values = predictor.predict(rows)["gwsa"]
         except ModelError as error:
@@ -187,7 +187,12 @@ class Detail:
         return values.astype(np.float64), beyond
 
     @cached_property
-    def _predictors(self) -> dict[str, Predictor]:
+    def predictors(self) -> dict[str, Predictor]:
+        """The models that are asked, by region.
+
+        Raises:
+            ModelRefused: if one is not what was planned with.
+        """
         found: dict[str, Predictor] = {}
         for name, directory in self.directories.items():
             predictor = _opened(directory, self.engine)

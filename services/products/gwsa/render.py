@@ -18,6 +18,7 @@ from services.core.product import Product
 from services.core.time_axis import TimeAxis
 from services.pipeline.recipe import Each, Input
 from services.products.gwsa.coarse import Coarse, prepare
+from services.products.gwsa.cost import told
 from services.products.gwsa.declaration import (
     CAUTION,
     EXTRAPOLATED,
@@ -103,6 +104,10 @@ class Gwsa:
             "settings": json.loads(layout.canonical(settings.model_dump(mode="json"))),
             "detail": None if self.detail is None else self.detail.facts(),
         }
+
+    def estimate(self, periods: TimeAxis, window: Window, shard: tuple[int, int]) -> list[str]:
+        """What a render of some periods of a window will cost, as ``Recipe`` says it."""
+        return told(self.detail, self.source.land, window, shard, len(periods))
 
     def prepare(self, each: Each, note: Callable[[str], None]) -> None:
         """Compute the coarse fields, unless they are there.
