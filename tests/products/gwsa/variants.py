@@ -1,4 +1,4 @@
-"""Ways to learn detail within blocks, and what each is worth on held-out blocks: the product's folds, blocks and weights.
+"""Ways to learn detail within blocks, and what each is worth on held-out blocks: by the product's folds and weights.
 
 All learners answer for cells of a case in a month; ``worth`` hands their answers to ``transfer.moments``, which adds
 them to the conservative interpolation of the block means. Two kinds differ in what they see of the cells:
@@ -88,7 +88,9 @@ class Case:
         for month, maps in enumerate(self.predictor_means):
             for one in range(maps.shape[2]):
                 rings = np.pad(maps[:, :, one], HALO, constant_values=np.nan)
-                smooth = interpolated(self.blocks.sharpened(rings, DETAIL_STEPS)[HALO - 1 : 1 - HALO, HALO - 1 : 1 - HALO], SCALE)
+                smooth = interpolated(
+                    self.blocks.sharpened(rings, DETAIL_STEPS)[HALO - 1 : 1 - HALO, HALO - 1 : 1 - HALO], SCALE
+                )
                 found[month, :, :, one] = self.predictors[month, :, :, one] - smooth
         return found
 
@@ -192,7 +194,7 @@ def ridge(case: Case, *, coarse: bool = False) -> Learn:
     def learn(blocks: Mask) -> Said:
         cells = case.cells(blocks)
         months = np.flatnonzero(cells.any(axis=(1, 2)))
-        rows = np.concatenate([design(month)[cells[month].ravel()] for month in months])
+        rows = np.concatenate([design(int(month))[cells[month].ravel()] for month in months])
         weights = np.broadcast_to(case.area, cells.shape)[cells]
         slopes = ridge_slopes(rows, (case.values - case.plain)[cells], weights)
         return lambda month: (design(month) @ slopes).reshape(case.area.shape)
@@ -215,10 +217,9 @@ def ridge_slopes(rows: Cells, target: Cells, weights: Cells) -> Cells:
     size = np.sqrt(weights @ rows**2 / weights.sum()) + 1e-12
     scaled = rows / size
     gram = (scaled * weights[:, None]).T @ scaled / weights.sum()
-    slopes: Cells = np.linalg.solve(
-        gram + PENALTY * np.eye(len(gram)), (scaled * weights[:, None]).T @ target / weights.sum()
-    )
-    return slopes / size
+    slopes = np.linalg.solve(gram + PENALTY * np.eye(len(gram)), (scaled * weights[:, None]).T @ target / weights.sum())
+    found: Cells = slopes / size
+    return found
 
 
 def trees(
@@ -256,7 +257,8 @@ def around(maps: Cells, areas: Cells) -> Cells:
 def box(maps: Cells) -> Cells:
     height, width = maps.shape[1:3]
     rings = np.pad(maps, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    return np.sum([rings[:, y : y + height, x : x + width] for y in range(3) for x in range(3)], axis=0)
+    total: Cells = np.sum([rings[:, y : y + height, x : x + width] for y in range(3) for x in range(3)], axis=0)
+    return total
 
 
 # -- what it is worth
@@ -314,10 +316,8 @@ def _scene(case: Case, learn: Learn, scored: Mask, learned: Mask) -> tuple[Scene
 
 
 def nested(found: Mapping[int, Moments]) -> tuple[dict[int, float], float]:
-    """Each fold's weight as the other folds would choose it, and the error with them: no weight saw what it is held to."""
-    weights = {
-        fold: sum((other for name, other in found.items() if name != fold), Moments()).best for fold in found
-    }
+    """Each fold's weight as the other folds would choose it, and the error with them: none saw what it is held to."""
+    weights = {fold: sum((other for name, other in found.items() if name != fold), Moments()).best for fold in found}
     total = sum(found.values(), Moments())
     left = sum(one.rmse(weights[fold]) ** 2 * one.weight for fold, one in found.items())
     return weights, float(np.sqrt(left / total.weight))
@@ -356,17 +356,17 @@ def shuffled(case: Case) -> Case:
 
 
 VARIANTS: dict[str, Callable[[Case], Learn]] = {
-    "raw": lambda case: raw(case),
+    "raw": raw,
     "raw, small": lambda case: raw(case, SMALL),
     "raw, small, all blocks learned": lambda case: raw(case, SMALL, everywhere=True),
     "centred on the month, small": lambda case: centred(case, SMALL),
     "3 x 3 blocks, small": lambda case: neighbours(case, SMALL),
-    "departures": lambda case: departures(case),
+    "departures": departures,
     "departures, small": lambda case: departures(case, SMALL),
     "departures, shallow": lambda case: departures(case, SHALLOW),
     "departures, small, coarse value": lambda case: departures(case, SMALL, coarse=True),
     "departures, small, predictors shuffled": lambda case: departures(shuffled(case), SMALL),
-    "departures, ridge": lambda case: ridge(case),
+    "departures, ridge": ridge,
     "departures, ridge, coarse value": lambda case: ridge(case, coarse=True),
 }
 """What is compared. Small is 100 trees of depth 4, shallow 200 of depth 2, else 500 of depth 10."""
