@@ -208,7 +208,7 @@ def lines(departure: Cells, field: Cells, time: Cells, *, coarse: bool) -> Cells
     shapes = [one, (time[0] - 2010) / 5 * one, time[1] * one, time[2] * one]
     if coarse:
         shapes.append(np.nan_to_num(field.ravel()) / 10)
-    rows = np.nan_to_num(departure.reshape(field.size, -1, 1)) * np.stack(shapes, axis=1)[:, None, :]
+    rows: Cells = np.nan_to_num(departure.reshape(field.size, -1, 1)) * np.stack(shapes, axis=1)[:, None, :]
     return rows.reshape(field.size, -1)
 
 
@@ -251,7 +251,8 @@ def around(maps: Cells, areas: Cells) -> Cells:
     """Means of the 3 x 3 blocks around each, ``(time, Y, X, column)``."""
     weights = np.where(np.isfinite(maps), areas[None, :, :, None], 0.0)
     total, weight = (box(part) for part in (np.nan_to_num(maps) * weights, weights))
-    return np.divide(total, weight, out=np.full(total.shape, np.nan), where=weight > 0)
+    means: Cells = np.divide(total, weight, out=np.full(total.shape, np.nan), where=weight > 0)
+    return means
 
 
 def box(maps: Cells) -> Cells:
