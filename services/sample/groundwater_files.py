@@ -84,11 +84,6 @@ _SETTINGS = f"""# {SYNTHETIC}
 synthetic = true
 area = [{{west}}, {{south}}, {{east}}, {{north}}]
 
-[trees]
-trees = 60
-depth = 5
-learning_rate = 0.15
-
 [grace]
 files = "CSR_GRACE*.nc"
 

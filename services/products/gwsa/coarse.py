@@ -7,7 +7,7 @@ another file or another rule never meets what was computed before.
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -95,6 +95,21 @@ class Coarse:
         for source, target in window.parts(COARSE, self.window):
             found[target] = self._array(name)[position, source.rows, source.columns]
         return found
+
+    def read_months(self, name: str, months: Sequence[int], window: Reach) -> Cells:
+        """A field in months in a row, ``(time, y, x)``, NaN where missing or beyond what was computed."""
+        found = np.full((len(months), *window.shape), np.nan)
+        first = self._position(months[0])
+        for source, target in window.parts(COARSE, self.window):
+            part = self._array(name)[first : first + len(months), source.rows, source.columns]
+            found[:, target[0], target[1]] = part
+        return found
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """Cells of ``window`` that have values."""
+        some: NDArray[np.bool_] = np.isfinite(self._array("gwsa")[0])
+        return some
 
     def read_filled(self, month: int) -> bool:
         """Whether a month was filled, which holds for all cells."""

@@ -1,6 +1,6 @@
 """What the regions' models say of a month at fine cells, blended at their borders."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +17,10 @@ from models.rules import count_outside
 from services.core.errors import ModelRefused
 from services.products.gwsa.coarse import Coarse
 from services.products.gwsa.declaration import FACTOR
-from services.products.gwsa.features import fine_features
+from services.products.gwsa.features import features, fine_predictors, smoothed
 from services.products.gwsa.inputs import Inputs
 from services.products.gwsa.reach import Reach
-from services.products.gwsa.refine import interpolated
+from services.products.gwsa.refine import DETAIL_HALO, Blocks, interpolated
 from services.products.gwsa.regions import REACH, shares
 
 type Engine = Literal["onnx", "xgboost"]
@@ -83,12 +83,12 @@ class Detail:
     engine: Engine = "onnx"
 
     @classmethod
-    def open(cls, directory: Path, features: Mapping[str, str], engine: Engine = "onnx") -> "Detail":
+    def open(cls, directory: Path, taken: Mapping[str, str], engine: Engine = "onnx") -> "Detail":
         """Check the models of a directory.
 
         Args:
             directory: what ``cenote export gwsa`` wrote.
-            features: what the inputs give, names in order and units.
+            taken: the features that the inputs give, names in order and units.
             engine: what asks the models.
 
         Raises:
@@ -108,10 +108,10 @@ class Detail:
         for region in document.regions:
             if region.weight > 0:
                 card = _opened(directory / region.name, engine).card
-                _check(card, features)
+                _check(card, taken)
                 digests[f"gwsa_{region.name}"] = card.digest
-        if list(document.features.items()) != list(features.items()):
-            raise ModelRefused(f"{path}: the models take {document.features}, the inputs give {dict(features)}")
+        if list(document.features.items()) != list(taken.items()):
+            raise ModelRefused(f"{path}: the models take {document.features}, the inputs give {dict(taken)}")
         return cls(directory=directory.resolve(), regions=tuple(document.regions), digests=digests, engine=engine)
 
     @property
@@ -137,42 +137,49 @@ class Detail:
                 "train them again"
             )
 
-    def ask(self, inputs: Inputs, coarse: Coarse, cells: Reach, land: NDArray[np.bool_], month: int) -> Said:
+    def ask(self, inputs: Inputs, coarse: Coarse, wide: Reach, blocks: Blocks, month: int) -> Said:
         """Ask every model that weighs anything in a rectangle.
 
         Args:
             inputs: where the predictors are.
             coarse: where the regions are.
-            cells: coarse cells.
-            land: fine cells to answer for, ``(y, x)``.
+            wide: coarse cells with DETAIL_HALO around those that are answered for.
+            blocks: of ``wide``.
             month: months since 1970-01.
+
+        Returns:
+            Of the rectangle without what is around it.
 
         Raises:
             InputRefused: if a predictor is no longer what it was.
             ModelRefused: if a model is not the one that was opened, or does not answer.
         """
+        cells = wide.grown(-DETAIL_HALO)
+        land = blocks.inside(DETAIL_HALO).land
         found = Said(
             values=np.zeros(land.shape),
             variance=np.zeros(land.shape),
             extrapolated=np.zeros(land.shape, dtype=np.bool_),
         )
         weighing = shares(coarse.labels(cells.grown(REACH + 1)))
-        for row in range(0, cells.height, STRIP):
-            height = min(STRIP, cells.height - row)
-            part = Reach(row=cells.row + row, column=cells.column, height=height, width=cells.width)
-            rows = slice(row * FACTOR, (row + height) * FACTOR)
+        asked = any(self.regions[number].weight > 0 for number, _ in weighing)
+        smooth_means = smoothed(blocks, _means(inputs, wide, blocks, month)) if asked and land.any() else None
+        for row, part in _strips(cells):
+            rows = slice(row * FACTOR, (row + part.height) * FACTOR)
             if not land[rows].any():
                 continue
-            features = fine_features(inputs, month, part.times(FACTOR))
+            if smooth_means is not None:
+                predictors = fine_predictors(inputs, month, part.times(FACTOR))
+                asked_with = features(predictors, smooth_means[:, row : row + part.height + 2], FACTOR, month)
             for number, share in weighing:
                 region = self.regions[number]
-                own = interpolated(share[row : row + height + 2], FACTOR)
+                own = interpolated(share[row : row + part.height + 2], FACTOR)
                 where = land[rows] & (own > 0)
                 if not where.any():
                     continue
                 found.variance[rows][where] += own[where] * region.sigma**2
                 if region.weight > 0:
-                    values, beyond = self._answer(region, features[where])
+                    values, beyond = self._answer(region, asked_with[where])
                     found.values[rows][where] += own[where] * region.weight * values
                     found.extrapolated[rows][where] |= beyond
         return found
@@ -205,6 +212,24 @@ class Detail:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
+def _strips(cells: Reach) -> Iterator[tuple[int, Reach]]:
+    """A rectangle in strips of STRIP rows, each with its first row in it."""
+    for row in range(0, cells.height, STRIP):
+        height = min(STRIP, cells.height - row)
+        yield row, Reach(row=cells.row + row, column=cells.column, height=height, width=cells.width)
+
+
+def _means(inputs: Inputs, cells: Reach, blocks: Blocks, month: int) -> NDArray[np.float64]:
+    """Means of the predictors over the land of coarse cells, ``(predictor, Y, X)``."""
+    found = np.full((len(inputs.predictors), *cells.shape), np.nan)
+    for row, part in _strips(cells):
+        here = blocks.rows(row, part.height)
+        if here.land.any():
+            predictors = fine_predictors(inputs, month, part.times(FACTOR))
+            found[:, row : row + part.height] = [here.means(one) for one in predictors]
+    return found
+
+
 def _opened(directory: Path, engine: Engine) -> Predictor:
     try:
         if engine == "onnx":
@@ -220,9 +245,9 @@ def _opened(directory: Path, engine: Engine) -> Predictor:
         raise ModelRefused(str(error)) from error
 
 
-def _check(card: ModelCard, features: Mapping[str, str]) -> None:
+def _check(card: ModelCard, taken: Mapping[str, str]) -> None:
     found = {feature.name: feature.units for tensor in card.inputs for feature in tensor.features}
-    if list(found.items()) != list(features.items()):
-        raise ModelRefused(f"model {card.name} takes {found}, the inputs give {dict(features)}")
+    if list(found.items()) != list(taken.items()):
+        raise ModelRefused(f"model {card.name} takes {found}, the inputs give {dict(taken)}")
     if [(tensor.name, tensor.units) for tensor in card.outputs] != [("gwsa", "cm")]:
         raise ModelRefused(f"model {card.name} gives {[tensor.name for tensor in card.outputs]}, not gwsa in cm")

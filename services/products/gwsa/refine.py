@@ -88,6 +88,14 @@ class Blocks:
             stencil=self.stencil[margin : rows - margin, margin : columns - margin],
         )
 
+    def rows(self, first: int, count: int) -> "Blocks":
+        """Some rows of coarse cells."""
+        return Blocks(
+            factor=self.factor,
+            areas=self.areas[first * self.factor : (first + count) * self.factor],
+            stencil=self.stencil[first : first + count],
+        )
+
     @property
     def land(self) -> NDArray[np.bool_]:
         """Where values are wanted, ``(y, x)``."""
@@ -95,12 +103,13 @@ class Blocks:
         return some
 
     def means(self, fine: Floats) -> Coarse:
-        """Area-weighted means over the land of each block, ``(Y, X)``, NaN without land; ``fine`` is finite on land."""
+        """Area-weighted means over the land of each block that has a value, ``(Y, X)``; NaN where there is none."""
         height, width = self.stencil.shape[:2]
         shape = (height, self.factor, width, self.factor)
-        weighted = np.where(self.areas > 0, fine, 0.0) * self.areas
+        areas = np.where(np.isnan(fine), 0.0, self.areas)
+        weighted = np.where(areas > 0, fine, 0.0) * areas
         # one axis after the other: the order of the sums must not depend on the size of the window
-        sums, total = (part.reshape(shape).sum(axis=3).sum(axis=1) for part in (weighted, self.areas))
+        sums, total = (part.reshape(shape).sum(axis=3).sum(axis=1) for part in (weighted, areas))
         means: Coarse = np.divide(sums, total, out=np.full(total.shape, np.nan), where=total > 0)
         return means
 
@@ -155,9 +164,7 @@ def refined(blocks: Blocks, coarse: Coarse, predicted: Floats | None = None) -> 
     values = values[ring, ring]
     if predicted is not None:
         known = blocks.inside(HALO - DETAIL_HALO)
-        means = known.sharpened(known.means(predicted), DETAIL_STEPS)
-        ring = slice(DETAIL_HALO - 1, 1 - DETAIL_HALO or None)
-        values = values - means[ring, ring]
+        values = values - smooth(known, known.means(predicted))
     fine = interpolated(values, blocks.factor)
     if predicted is not None:
         side = DETAIL_HALO * blocks.factor
@@ -166,6 +173,20 @@ def refined(blocks: Blocks, coarse: Coarse, predicted: Floats | None = None) -> 
     fine += np.repeat(np.repeat(left, blocks.factor, axis=0), blocks.factor, axis=1)
     fine[~inner.land] = np.nan
     return fine
+
+
+def smooth(blocks: Blocks, means: Coarse) -> Coarse:
+    """What is interpolated where only these block means are known: as the detail is closed, so that both are alike.
+
+    Args:
+        blocks: of a window with DETAIL_HALO coarse cells around it.
+        means: ``(Y, X)`` there, NaN where unknown.
+
+    Returns:
+        Values for ``interpolated``, ``(Y - 2 DETAIL_HALO + 2, X - 2 DETAIL_HALO + 2)``.
+    """
+    ring = slice(DETAIL_HALO - 1, 1 - DETAIL_HALO)
+    return blocks.sharpened(means, DETAIL_STEPS)[ring, ring]
 
 
 def extended(values: Coarse, known: NDArray[np.bool_]) -> Coarse:

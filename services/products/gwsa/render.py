@@ -150,9 +150,7 @@ class Gwsa:
             values = refined(scene.blocks, coarse)
             beyond = np.zeros(values.shape, dtype=np.bool_)
         else:
-            said = self.detail.ask(
-                scene.source, scene.coarse, scene.narrow, scene.blocks.inside(HALO - DETAIL_HALO).land, month
-            )
+            said = self.detail.ask(scene.source, scene.coarse, scene.wide, scene.blocks, month)
             values = refined(scene.blocks, coarse, said.values)
             side = slice(DETAIL_HALO * FACTOR, -DETAIL_HALO * FACTOR)
             beyond, variance = said.extrapolated[side, side], variance + said.variance[side, side]
@@ -183,9 +181,6 @@ class _Scene:
     coarse: Coarse
     wide: Reach
     """Coarse cells with HALO around them."""
-
-    narrow: Reach
-    """The same with DETAIL_HALO."""
 
     blocks: Blocks
     """Of ``wide``."""
@@ -218,7 +213,6 @@ class _Scene:
             source=source,
             coarse=coarse,
             wide=wide,
-            narrow=wide.grown(DETAIL_HALO - HALO),
             blocks=Blocks.of(FACTOR, land, FINE.row_areas[rows]),
             caution=caution,
         )

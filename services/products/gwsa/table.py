@@ -17,7 +17,6 @@ from services.core.grid import Window, windows
 from services.pipeline.recipe import Each
 from services.products.gwsa.coarse import Coarse
 from services.products.gwsa.declaration import FACTOR, FINE
-from services.products.gwsa.features import time_features
 from services.products.gwsa.inputs import Inputs
 from services.products.gwsa.land import land_of
 from services.products.gwsa.reach import Reach
@@ -36,7 +35,7 @@ class Table:
     """The predictors of the coarse cells.
 
     Raises:
-        InputRefused: from ``features``, if it is not there.
+        InputRefused: from ``predictors``, if it is not there.
     """
 
     path: Path
@@ -53,16 +52,14 @@ class Table:
         area: NDArray[np.float64] = np.asarray(self._group[_LAND][:])
         return area
 
-    def features(self, month: int) -> Floats:
-        """What a model takes, ``(Y, X, feature)``; NaN where a predictor is missing on all land of the cell."""
+    def predictors(self, month: int) -> Floats:
+        """Means over land in a month, ``(predictor, Y, X)``; NaN where one is missing on all land of the cell."""
         position = self.months.index(month)
-        columns = [
+        layers = [
             self._group[name][position] if monthly else self._statics[name]
             for name, monthly in zip(self.names, self.monthly, strict=True)
         ]
-        shape = self.land.shape
-        columns += [np.full(shape, value) for value in time_features(month).values()]
-        return np.stack(columns, axis=2).astype(np.float32)
+        return np.stack(layers).astype(np.float32) if layers else np.empty((0, *self.land.shape), dtype=np.float32)
 
     @cached_property
     def _statics(self) -> dict[str, Floats]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,12 @@ from services.products.gwsa import transfer
 from services.products.gwsa.coarse import Coarse, prepare
 from services.products.gwsa.declaration import COARSE
 from services.products.gwsa.detail import REGIONS_FILE, Region, Regions
-from services.products.gwsa.inputs import Inputs
+from services.products.gwsa.inputs import TIME_FEATURES, Inputs
+from services.products.gwsa.reach import Reach
+from services.products.gwsa.refine import HALO
 from services.products.gwsa.regions import with_buffer
 from services.products.gwsa.table import Table, tabulate
+from services.products.gwsa.transfer import SCALE
 
 type Note = Callable[[str], None]
 
@@ -117,7 +120,7 @@ def export(trained: Path, out: Path, note: Note) -> None:
                 version="1",
                 description=_text(name, synthetic=document["synthetic"]),
                 rows=np.load(trained / name / ROWS),
-                table="monthly 1/4 degree groundwater storage anomaly of the water balance beside predictors over land",
+                table="departures of the 1/4 degree water balance from its 1 degree means, beside those of predictors",
                 command="cenote train gwsa",
                 synthetic=document["synthetic"],
                 scores=_scores(entry, synthetic=document["synthetic"]),
@@ -148,8 +151,8 @@ def _told(one: _Learned, together: transfer.Moments) -> dict[str, Any]:
 def _text(name: str, *, synthetic: bool) -> str:
     made_up = "Synthetic: learned from cenote's sample Earth. " if synthetic else ""
     return (
-        f"{made_up}Groundwater storage anomaly of region {name} from predictors at 1/4 degree; asked at 1/120 degree, "
-        "where only what varies within 1/4 degree cells is used."
+        f"{made_up}How groundwater storage of region {name} departs from the interpolation of its means over larger "
+        "cells, from how predictors do: learned from 1/4 degree cells in 1 degree blocks, asked of 1/120 degree cells."
     )
 
 
@@ -158,8 +161,8 @@ def _scores(entry: dict[str, Any], *, synthetic: bool) -> list[Score]:
         Score(
             output="gwsa",
             split=(
-                "detail of 1/4 degree cells within 1 degree blocks in held-out squares of 2 degrees, learned at 1 "
-                f"degree; score of {entry['score_of']}"
+                "departures of 1/4 degree cells from their 1 degree means in held-out squares of 2 degrees; score of "
+                f"{entry['score_of']}"
             ),
             rows=max(entry["blocks"], 1),
             metrics={
@@ -178,71 +181,81 @@ def _learn(inputs: Inputs, coarse: Coarse, table: Table, out: Path, seed: int, r
 
     number, name = region
     labels = coarse.read_labels()
-    offset = table.months[0] - coarse.months[0]
-    values = coarse.read_all("gwsa")[offset : offset + len(table.months)]
-    valid = np.isfinite(values[0]) & (table.land > 0)
+    valid = coarse.valid & (table.land > 0)
     near = with_buffer(labels, number, valid)
     if not near.any():
         raise InputRefused(f"region {name} has no cell with land")
+    scene, inside = _scene(coarse, table, valid, near)
     learn = partial(
         fit,
         names=list(inputs.features),
         units=list(inputs.features.values()),
+        long_names=[
+            text if text in TIME_FEATURES else f"{text} less the interpolation of its means over larger cells"
+            for text in inputs.features
+        ],
         settings=Settings(**inputs.settings.trees.model_dump(exclude={"engine"})),
         seed=seed,
-    )
-    features = np.concatenate([table.features(month)[near] for month in table.months])
-    target = values[:, near].ravel()
-    weights = np.tile(table.land[near], len(table.months))
-    try:
-        trees = learn(features, target, weights=weights)
-        moments = _moments(coarse, table, values, (labels == number) & valid, near, seed, learn)
-    except ModelError as error:
-        raise ModelRefused(f"{name}: {error}") from error
-    trees.write(out / name)
-    chosen = np.random.default_rng(seed).choice(len(features), min(PARITY_ROWS, len(features)), replace=False)
-    np.save(out / name / ROWS, features[np.sort(chosen)])
-    return _Learned(name=name, moments=moments, rows=len(features))
-
-
-def _moments(
-    coarse: Coarse,
-    table: Table,
-    values: NDArray[np.float64],
-    mine: NDArray[np.bool_],
-    near: NDArray[np.bool_],
-    seed: int,
-    learn: Callable[..., Any],
-) -> transfer.Moments:
-    window = coarse.window
-    rows, columns = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
-    cut = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-    corner = (window.row + int(rows[0]), window.column + int(columns[0]))
-    pad = transfer.padded((cut[0].stop - cut[0].start, cut[1].stop - cut[1].start), corner)
-    chosen = list(transfer.months_of(len(table.months), MOST_MONTHS))
-
-    def grown(array: NDArray[Any], fill: float) -> NDArray[Any]:
-        return np.pad(array[..., *cut], [(0, 0)] * (array.ndim - 2) + list(pad), constant_values=fill)
-
-    def features(position: int) -> NDArray[np.float32]:
-        found = np.moveaxis(table.features(table.months[chosen[position]]), 2, 0)
-        return np.moveaxis(grown(found, np.nan), 0, 2)
-
-    first = corner[0] - pad[0][0]
-    lines = np.clip(np.arange(first, first + grown(near, 0).shape[0]), 0, COARSE.height - 1)
-    area = grown(np.where(near, table.land, 0.0), 0.0)
-    scene = transfer.Scene(
-        values=np.where(area > 0, grown(values[chosen], np.nan), np.nan),
-        features=features,
-        area=area,
-        row_areas=COARSE.row_areas[lines],
     )
 
     def fitted(rows: NDArray[np.float32], target: NDArray[np.float64], weights: NDArray[np.float64]) -> Any:
         return learn(rows, target, weights=weights).predict
 
+    features, target, weights = scene.rows(inside(near), range(len(scene.months)))
     try:
-        return transfer.moments(scene, grown(mine, 0).astype(bool), grown(near, 0).astype(bool), fitted, seed)
+        trees = learn(features, target, weights=weights)
+    except ModelError as error:
+        raise ModelRefused(f"{name}: {error}") from error
+    scored = replace(scene, **_thinned(scene))
+    try:
+        found = transfer.moments(scored, inside((labels == number) & valid), inside(near), fitted, seed)
     except ModelError:
-        # too few blocks to learn from at 1 degree: the score of all regions together is taken
-        return transfer.Moments()
+        # too few cells outside a fold to learn from: the score of all regions together is taken
+        found = transfer.Moments()
+    trees.write(out / name)
+    chosen = np.random.default_rng(seed).choice(len(features), min(PARITY_ROWS, len(features)), replace=False)
+    np.save(out / name / ROWS, features[np.sort(chosen)])
+    return _Learned(name=name, moments=found, rows=len(features))
+
+
+def _thinned(scene: transfer.Scene) -> dict[str, Any]:
+    """Fewer months of a scene, spread evenly."""
+    chosen = list(transfer.months_of(len(scene.months), MOST_MONTHS))
+    return {
+        "values": scene.values[chosen],
+        "months": tuple(scene.months[one] for one in chosen),
+        "predictors": lambda position: scene.predictors(chosen[position]),
+    }
+
+
+def _scene(
+    coarse: Coarse, table: Table, valid: NDArray[np.bool_], near: NDArray[np.bool_]
+) -> tuple[transfer.Scene, Callable[[NDArray[np.bool_]], NDArray[np.bool_]]]:
+    """The cells around those that are learned from, and what cuts a mask of the window to the inside of that."""
+    window = coarse.window
+    rows, columns = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
+    top, left = (
+        (first + start) // SCALE * SCALE for first, start in ((window.row, rows[0]), (window.column, columns[0]))
+    )
+    bottom, right = (
+        -(-(first + stop + 1) // SCALE) * SCALE
+        for first, stop in ((window.row, rows[-1]), (window.column, columns[-1]))
+    )
+    inner = Reach(row=int(top), column=int(left), height=int(bottom - top), width=int(right - left))
+    outer = inner.grown(HALO * SCALE)
+
+    def cut(array: NDArray[Any], reach: Reach, fill: float) -> NDArray[Any]:
+        found = np.full((*array.shape[:-2], *reach.shape), fill, dtype=array.dtype)
+        for source, target in reach.parts(COARSE, window):
+            found[..., target[0], target[1]] = array[..., source.rows, source.columns]
+        return found
+
+    lines = np.clip(outer.places(COARSE)[0], 0, COARSE.height - 1)
+    scene = transfer.Scene(
+        values=coarse.read_months("gwsa", table.months, outer),
+        predictors=lambda position: cut(table.predictors(table.months[position]), outer, np.nan),
+        months=table.months,
+        area=cut(np.where(valid, table.land, 0.0), outer, 0.0),
+        row_areas=COARSE.row_areas[lines],
+    )
+    return scene, lambda mask: cut(mask, inner, fill=False)

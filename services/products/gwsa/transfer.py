@@ -1,16 +1,20 @@
-"""What a model's detail is worth: learned at 1 degree, asked at 1/4, where the truth within the cells is known.
+"""What a model's detail is worth: learned and scored one scale higher, where cells are known.
 
 The step from 1/4 to 1/120 degree cannot be scored, as nobody has measured it. So the same step is taken one scale
-higher: the coarse field is averaged to blocks of SCALE cells, a model learns these blocks, and what it says of the
-cells within blocks that it has not seen is held against what they are.
+higher, where the cells within the blocks are known: the coarse field is averaged to blocks of SCALE cells, a model
+learns how cells depart from the interpolation of these means, and what it says in squares that it has not seen is held
+against what they are.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from services.products.gwsa.features import features, smoothed
 from services.products.gwsa.refine import DETAIL_HALO, HALO, Blocks, refined
 
 type Cells = NDArray[np.float64]
@@ -64,13 +68,16 @@ class Moments:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """A window of the coarse grid, padded to whole blocks with HALO of them around."""
+    """A part of the coarse field in whole blocks, with HALO blocks around it; what is asked for is inside."""
 
     values: Cells
     """The coarse field, ``(time, Y, X)``, NaN where missing."""
 
-    features: Callable[[int], Floats]
-    """Features of a month by its position, ``(Y, X, feature)``."""
+    predictors: Callable[[int], Floats]
+    """Of a month by its position, ``(predictor, Y, X)``, NaN where missing."""
+
+    months: tuple[int, ...]
+    """Of the positions, months since 1970-01."""
 
     area: Cells
     """Area of land in each cell, 0 where the field is missing, ``(Y, X)``."""
@@ -78,39 +85,96 @@ class Scene:
     row_areas: Cells
     """Relative area of a cell of each row, ``(Y,)``."""
 
+    @cached_property
+    def blocks(self) -> Blocks:
+        """Of 1 degree, with those around."""
+        return Blocks.of(SCALE, self.area > 0, self.row_areas)
+
+    @cached_property
+    def inner_area(self) -> Cells:
+        """Area of land of the cells inside."""
+        return self.inside(self.area)
+
+    def inside(self, cells: NDArray[Any]) -> NDArray[Any]:
+        """The cells inside."""
+        side = slice(HALO * SCALE, -HALO * SCALE)
+        return cells[..., side, side]
+
+    def block_means(self, position: int) -> Cells:
+        """Of the field."""
+        return self.blocks.means(self.values[position])
+
+    def plain(self, position: int) -> Cells:
+        """The field as it is interpolated from its block means, inside; NaN without land."""
+        return refined(self.blocks, self.block_means(position))
+
+    def features(self, position: int) -> Floats:
+        """What a model takes, inside, ``(Y, X, feature)``."""
+        known = self.blocks.inside(HALO - DETAIL_HALO)
+        side = (HALO - DETAIL_HALO) * SCALE
+        around = self.predictors(position)
+        cut = around[:, side : around.shape[1] - side, side : around.shape[2] - side]
+        smooth_means = smoothed(known, np.stack([known.means(one) for one in cut]))
+        return features(self.inside(around), smooth_means, SCALE, self.months[position])
+
+    def rows(self, where: NDArray[np.bool_], positions: Iterable[int]) -> tuple[Floats, Cells, Cells]:
+        """Features, target and weight of some cells inside ``(Y, X)`` in some months.
+
+        The target is the field less its interpolation from block means.
+        """
+        positions = list(positions)
+        at = where & (self.inner_area > 0)
+        asked = np.concatenate([self.features(position)[at] for position in positions])
+        target = np.concatenate([(self.inside(self.values[one]) - self.plain(one))[at] for one in positions])
+        return asked, target, np.tile(self.inner_area[at], len(positions))
+
+
+class _Remembering(Scene):
+    """Keeps what every fold asks for anew."""
+
+    @cached_property
+    def _kept(self) -> dict[int, tuple[Floats, Cells]]:
+        return {}
+
+    def _both(self, position: int) -> tuple[Floats, Cells]:
+        if position not in self._kept:
+            self._kept[position] = (super().features(position), super().plain(position))
+        return self._kept[position]
+
+    def features(self, position: int) -> Floats:
+        return self._both(position)[0]
+
+    def plain(self, position: int) -> Cells:
+        return self._both(position)[1]
+
 
 def moments(scene: Scene, mine: NDArray[np.bool_], near: NDArray[np.bool_], fit: Fit, seed: int) -> Moments:
-    """Score one region's detail on held-out blocks.
+    """Score one region's detail on held-out squares.
 
     Args:
-        scene: values and features.
-        mine: cells of the region, ``(Y, X)``.
-        near: cells that it learns from, ``(Y, X)``.
+        scene: values and predictors.
+        mine: cells of the region inside the scene, ``(Y, X)``.
+        near: cells that it learns from.
         fit: how a model is learned.
         seed: of the folds.
 
     Returns:
-        Sums over the region's cells; nothing where it has no block to learn from.
+        Sums over the region's cells; nothing where it has no cell to learn from.
     """
-    blocks = Blocks.of(SCALE, scene.area > 0, scene.row_areas)
-    folds = _folds(mine.shape, seed)
-    whole = (
-        (near & (scene.area > 0)).reshape(mine.shape[0] // SCALE, SCALE, mine.shape[1] // SCALE, SCALE).any(axis=(1, 3))
-    )
+    scene = _Remembering(**vars(scene))
+    folds = np.repeat(np.repeat(_folds(mine.shape, seed), SCALE, 0), SCALE, 1)
+    there = scene.inner_area > 0
+    positions = range(len(scene.months))
     total = Moments()
     for fold in range(FOLDS):
-        held = np.repeat(np.repeat(folds == fold, SCALE, 0), SCALE, 1)
-        scored = mine & held & (scene.area > 0)
-        learned = whole & (folds != fold)
+        scored, learned = mine & there & (folds == fold), near & there & (folds != fold)
         if not scored.any() or not learned.any():
             continue
-        rows = [_learned(scene, blocks, learned, position) for position in range(len(scene.values))]
-        features, target, weight = (np.concatenate([row[i] for row in rows]) for i in range(3))
-        predict = fit(features, target, weight)
-        count = int(scored.reshape(whole.shape[0], SCALE, whole.shape[1], SCALE).any(axis=(1, 3)).sum())
-        total += Moments(blocks=count)
-        for position in range(len(scene.values)):
-            total += _scored(scene, blocks, scored, predict, position)
+        predict = fit(*scene.rows(learned, positions))
+        whole = scored.reshape(scored.shape[0] // SCALE, SCALE, scored.shape[1] // SCALE, SCALE).any(axis=(1, 3))
+        total += Moments(blocks=int(whole.sum()))
+        for position in positions:
+            total += _scored(scene, scored, predict, position)
     return total
 
 
@@ -123,50 +187,24 @@ def _folds(shape: tuple[int, int], seed: int) -> NDArray[np.int64]:
     return folds[: shape[0] // SCALE, : shape[1] // SCALE]
 
 
-def _learned(scene: Scene, blocks: Blocks, learned: NDArray[np.bool_], position: int) -> tuple[Floats, Cells, Cells]:
-    """Rows of a month: block means of features and field."""
-    means = blocks.means(scene.values[position])[learned]
-    features = scene.features(position)
-    averaged = np.stack([_means(features[:, :, one], scene.area)[learned] for one in range(features.shape[2])], axis=1)
-    return averaged.astype(np.float32), means, _sums(scene.area)[learned]
-
-
-def _scored(
-    scene: Scene, blocks: Blocks, scored: NDArray[np.bool_], predict: Callable[[Floats], Floats], position: int
-) -> Moments:
-    values = scene.values[position]
-    coarse = blocks.means(values)
-    land = scene.area > 0
-    said = np.zeros(values.shape)
-    said[land] = predict(scene.features(position)[land])
-    side = (HALO - DETAIL_HALO) * SCALE
-    plain = refined(blocks, coarse)
-    detail = refined(blocks, coarse, said[side : said.shape[0] - side, side : said.shape[1] - side]) - plain
-    inner = slice(HALO * SCALE, -HALO * SCALE)
-    at = scored[inner, inner]
-    weight = scene.area[inner, inner][at]
-    error, detail = (values[inner, inner] - plain)[at], detail[at]
+def _scored(scene: Scene, scored: NDArray[np.bool_], predict: Callable[[Floats], Floats], position: int) -> Moments:
+    """Of a month: what is wrong without detail, and the detail as it is closed."""
+    side = slice((HALO - DETAIL_HALO) * SCALE, -(HALO - DETAIL_HALO) * SCALE)
+    said = np.zeros(scene.area.shape)
+    there = scene.inner_area > 0
+    inner = np.zeros(there.shape)
+    inner[there] = predict(scene.features(position)[there])
+    said[HALO * SCALE : -HALO * SCALE, HALO * SCALE : -HALO * SCALE] = inner
+    plain = scene.plain(position)
+    detail = (refined(scene.blocks, scene.block_means(position), said[side, side]) - plain)[scored]
+    error = (scene.inside(scene.values[position]) - plain)[scored]
+    weight = scene.inner_area[scored]
     return Moments(
         weight=float(weight.sum()),
         ee=float(weight @ error**2),
         de=float(weight @ (detail * error)),
         dd=float(weight @ detail**2),
     )
-
-
-def _sums(values: Cells) -> Cells:
-    height, width = (size // SCALE for size in values.shape)
-    sums: Cells = values.reshape(height, SCALE, width, SCALE).sum(axis=(1, 3))
-    return sums
-
-
-def _means(values: Floats, area: Cells) -> Cells:
-    """Missing-aware means of blocks, NaN where nothing is known."""
-    weight = np.where(np.isnan(values), 0.0, area)
-    total = _sums(weight)
-    sums = _sums(np.nan_to_num(values).astype(np.float64) * weight)
-    means: Cells = np.divide(sums, total, out=np.full(total.shape, np.nan), where=total > 0)
-    return means
 
 
 def padded(shape: tuple[int, int], corner: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -210,7 +210,7 @@ def test_an_area_without_values_is_refused(written: Path, tmp_path: Path) -> Non
 
 
 def test_another_file_is_another_preparation(written: Path, tmp_path: Path, coarse: Coarse) -> None:
-    folder = spoilt(written, tmp_path, "learning_rate = 0.15", "learning_rate = 0.15\nsubsample = 0.9")
+    folder = spoilt(written, tmp_path, "synthetic = true", "synthetic = true\ndetail = false")
     other = Coarse.of(Inputs.find(folder).hashed())
     assert other.directory.name != coarse.directory.name
     same = Coarse.of(Inputs.find(written).hashed())

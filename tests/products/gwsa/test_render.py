@@ -22,7 +22,7 @@ from services.products.gwsa.declaration import FACTOR, FINE, GWSA, PRODUCT, UNCE
 from services.products.gwsa.inputs import SETTINGS, Inputs
 from services.products.gwsa.land import land_of
 from services.products.gwsa.reach import Reach
-from services.products.gwsa.refine import DETAIL_HALO, HALO, Blocks, refined
+from services.products.gwsa.refine import HALO, Blocks, refined
 from services.products.gwsa.regions import REACH, shares
 from services.products.gwsa.render import Gwsa, open_recipe
 from services.sample.groundwater import Groundwater
@@ -112,8 +112,7 @@ def unpacked(recipe: Gwsa, opened: Inputs, coarse: Coarse, month: int) -> tuple[
     """The field before packing, without detail, the wanted means, and the blocks of the region."""
     blocks, wanted, cells = scene(opened, coarse, month)
     assert recipe.detail is not None
-    narrow = cells.grown(DETAIL_HALO - HALO)
-    said = recipe.detail.ask(recipe.source, coarse, narrow, blocks.inside(HALO - DETAIL_HALO).land, month)
+    said = recipe.detail.ask(recipe.source, coarse, cells, blocks, month)
     assert np.ptp(said.values) > 1
     inner = wanted[HALO:-HALO, HALO:-HALO]
     return refined(blocks, wanted, said.values), refined(blocks, wanted), inner, blocks.inside(HALO)
@@ -154,7 +153,7 @@ def test_there_is_no_seam_at_coarse_cells_and_at_regions(
     near = ndimage.binary_dilation(border, np.ones((1, 2 * FACTOR + 1), dtype=bool))
     at_cells, at_borders, over_all = [], [], []
     for month in SCORED:
-        detailed, plain, _, _ = unpacked(recipe, opened, coarse, month)
+        detailed, _, _, _ = unpacked(recipe, opened, coarse, month)
         at_cells.append(steps(detailed, cell))
         at_borders.append(steps(detailed, border, near))
         over_all.append(steps(detailed, border) / steps(world.gwsa(month).astype(np.float64), border))
