@@ -42,7 +42,7 @@ MOST_MONTHS = 60
 @dataclass(frozen=True, kw_only=True)
 class _Learned:
     name: str
-    moments: transfer.Moments
+    worth: transfer.Worth
     rows: int
 
 
@@ -69,12 +69,11 @@ def train(inputs: Path, out: Path, seed: int, note: Note, each: Each | None = No
     learned: dict[str, _Learned] = {}
     for one in do(work, list(enumerate(coarse.regions))):
         learned[one.name] = one
-        share = one.moments.best
         note(
             f"{one.name} ({len(learned)} of {len(coarse.regions)}): {one.rows} rows; at 1/4 degree its detail leaves "
-            f"{one.moments.rmse(share):.3f} of {one.moments.rmse(0):.3f} cm with weight {share:.2f}"
+            f"{one.worth.sigma:.3f} of {one.worth.total.rmse(0.0):.3f} cm with weight {one.worth.weight:.2f}"
         )
-    together = sum((one.moments for one in learned.values()), transfer.Moments())
+    together = sum((one.worth for one in learned.values()), transfer.Worth())
     document = {
         "features": found.features,
         "synthetic": found.settings.synthetic,
@@ -133,17 +132,17 @@ def export(trained: Path, out: Path, note: Note) -> None:
     (out / REGIONS_FILE).write_text(told.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
-def _told(one: _Learned, together: transfer.Moments) -> dict[str, Any]:
-    own = one.moments.blocks >= transfer.LEAST_BLOCKS
-    moments = one.moments if own else together
-    weight = moments.best
+def _told(one: _Learned, together: transfer.Worth) -> dict[str, Any]:
+    blocks = one.worth.total.blocks
+    own = blocks >= transfer.LEAST_BLOCKS
+    worth = one.worth if own else together
     return {
         "name": one.name,
         "rows": one.rows,
-        "weight": weight,
-        "sigma_cm": moments.rmse(weight),
-        "without_detail_cm": moments.rmse(0.0),
-        "blocks": one.moments.blocks,
+        "weight": worth.weight,
+        "sigma_cm": worth.sigma,
+        "without_detail_cm": worth.total.rmse(0.0),
+        "blocks": blocks,
         "score_of": "the region" if own else "all regions together, as it has too few blocks",
     }
 
@@ -166,7 +165,7 @@ def _scores(entry: dict[str, Any], *, synthetic: bool) -> list[Score]:
             ),
             rows=max(entry["blocks"], 1),
             metrics={
-                "rmse_cm": round(entry["sigma_cm"], 4),
+                "rmse_with_weights_of_other_folds_cm": round(entry["sigma_cm"], 4),
                 "rmse_of_conservative_bilinear_cm": round(entry["without_detail_cm"], 4),
                 "detail_weight": round(entry["weight"], 4),
             },
@@ -208,14 +207,14 @@ def _learn(inputs: Inputs, coarse: Coarse, table: Table, out: Path, seed: int, r
         raise ModelRefused(f"{name}: {error}") from error
     scored = replace(scene, **_thinned(scene))
     try:
-        found = transfer.moments(scored, inside((labels == number) & valid), inside(near), fitted, seed)
+        found = transfer.worth(scored, inside((labels == number) & valid), inside(near), fitted, seed)
     except ModelError:
         # too few cells outside a fold to learn from: the score of all regions together is taken
-        found = transfer.Moments()
+        found = transfer.Worth()
     trees.write(out / name)
     chosen = np.random.default_rng(seed).choice(len(features), min(PARITY_ROWS, len(features)), replace=False)
     np.save(out / name / ROWS, features[np.sort(chosen)])
-    return _Learned(name=name, moments=found, rows=len(features))
+    return _Learned(name=name, worth=found, rows=len(features))
 
 
 def _thinned(scene: transfer.Scene) -> dict[str, Any]:

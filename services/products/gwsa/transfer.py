@@ -148,7 +148,44 @@ class _Remembering(Scene):
         return self._both(position)[1]
 
 
-def moments(scene: Scene, mine: NDArray[np.bool_], near: NDArray[np.bool_], fit: Fit, seed: int) -> Moments:
+@dataclass(frozen=True, kw_only=True)
+class Worth:
+    """What detail is worth, by folds."""
+
+    folds: tuple[Moments, ...] = ()
+
+    def __add__(self, other: "Worth") -> "Worth":
+        return Worth(folds=self.folds + other.folds)
+
+    @property
+    def total(self) -> Moments:
+        """Of all folds."""
+        return sum(self.folds, Moments())
+
+    @property
+    def weight(self) -> float:
+        """The share of the detail to use: the best of all folds, but 0 unless it holds up where it was not chosen."""
+        return self.total.best if self.error < self.total.rmse(0.0) else 0.0
+
+    @property
+    def sigma(self) -> float:
+        """Root mean square of what is left, cm."""
+        return min(self.error, self.total.rmse(0.0))
+
+    @property
+    def error(self) -> float:
+        """The same with each fold's share chosen by the other folds: none has seen what it is held to."""
+        total = self.total
+        if total.weight == 0:
+            return 0.0
+        left = 0.0
+        for number, one in enumerate(self.folds):
+            others = sum(self.folds[:number] + self.folds[number + 1 :], Moments())
+            left += one.rmse(others.best) ** 2 * one.weight
+        return float(np.sqrt(left / total.weight))
+
+
+def worth(scene: Scene, mine: NDArray[np.bool_], near: NDArray[np.bool_], fit: Fit, seed: int) -> Worth:
     """Score one region's detail on held-out squares.
 
     Args:
@@ -159,32 +196,35 @@ def moments(scene: Scene, mine: NDArray[np.bool_], near: NDArray[np.bool_], fit:
         seed: of the folds.
 
     Returns:
-        Sums over the region's cells; nothing where it has no cell to learn from.
+        Sums over the region's cells, for each fold that could be learned for.
     """
     scene = _Remembering(**vars(scene))
-    folds = np.repeat(np.repeat(_folds(mine.shape, seed), SCALE, 0), SCALE, 1)
     there = scene.inner_area > 0
-    positions = range(len(scene.months))
-    total = Moments()
-    for fold in range(FOLDS):
-        scored, learned = mine & there & (folds == fold), near & there & (folds != fold)
-        if not scored.any() or not learned.any():
+    fold_of = dealt(mine & there, seed)
+    found = []
+    for fold in np.unique(fold_of[fold_of >= 0]):
+        scored, learned = mine & there & (fold_of == fold), near & there & (fold_of != fold)
+        if not learned.any():
             continue
-        predict = fit(*scene.rows(learned, positions))
+        predict = fit(*scene.rows(learned, range(len(scene.months))))
         whole = scored.reshape(scored.shape[0] // SCALE, SCALE, scored.shape[1] // SCALE, SCALE).any(axis=(1, 3))
-        total += Moments(blocks=int(whole.sum()))
-        for position in positions:
-            total += _scored(scene, scored, predict, position)
-    return total
+        sums = Moments(blocks=int(whole.sum()))
+        for position in range(len(scene.months)):
+            sums += _scored(scene, scored, predict, position)
+        found.append(sums)
+    return Worth(folds=tuple(found))
 
 
-def _folds(shape: tuple[int, int], seed: int) -> NDArray[np.int64]:
-    """Fold of each block ``(Y / SCALE, X / SCALE)``: squares of FOLD cells, dealt out evenly in random order."""
-    side = FOLD // SCALE
-    height, width = (-(-size // FOLD) for size in shape)
-    dealt = np.random.default_rng(seed).permutation(np.arange(height * width) % FOLDS).reshape(height, width)
-    folds: NDArray[np.int64] = np.repeat(np.repeat(dealt, side, 0), side, 1)
-    return folds[: shape[0] // SCALE, : shape[1] // SCALE]
+def dealt(mine: NDArray[np.bool_], seed: int) -> NDArray[np.int64]:
+    """Fold of each cell: squares of FOLD cells that hold one of mine, dealt out evenly in random order; others -1."""
+    height, width = (-(-size // FOLD) for size in mine.shape)
+    whole = np.zeros((height * FOLD, width * FOLD), dtype=np.bool_)
+    whole[: mine.shape[0], : mine.shape[1]] = mine
+    squares = whole.reshape(height, FOLD, width, FOLD).any(axis=(1, 3))
+    folds = np.full(squares.shape, -1, dtype=np.int64)
+    folds[squares] = np.random.default_rng(seed).permutation(np.arange(squares.sum()) % FOLDS)
+    cells: NDArray[np.int64] = np.repeat(np.repeat(folds, FOLD, 0), FOLD, 1)
+    return cells[: mine.shape[0], : mine.shape[1]]
 
 
 def _scored(scene: Scene, scored: NDArray[np.bool_], predict: Callable[[Floats], Floats], position: int) -> Moments:

@@ -24,7 +24,7 @@ from models.gwsa.train import Settings, fit
 from services.pipeline.recipe import Here
 from services.products.gwsa.coarse import prepare
 from services.products.gwsa.declaration import COARSE, FACTOR, FINE
-from services.products.gwsa.features import fine_features, time_features
+from services.products.gwsa.features import fine_predictors, time_features
 from services.products.gwsa.inputs import SETTINGS, Inputs
 from services.products.gwsa.land import land_of
 from services.products.gwsa.reach import Reach
@@ -99,8 +99,7 @@ class Fine:
     @cached_property
     def predictors(self) -> dict[int, NDArray[np.float32]]:
         reach = self.cells.grown(DETAIL_HALO).times(FACTOR)
-        count = self.case.predictors.shape[3]
-        return {at: fine_features(self.inputs, self.months[at], reach)[:, :, :count] for at in self.positions}
+        return {at: np.moveaxis(fine_predictors(self.inputs, self.months[at], reach), 0, 2) for at in self.positions}
 
     @cached_property
     def departures(self) -> dict[int, Cells]:
@@ -175,10 +174,10 @@ def read(directory: Path) -> tuple[Inputs, Case, tuple[int, ...]]:
     table = tabulate(inputs, coarse, Here(), lambda _: None)
     first = table.months[0] - coarse.months[0]
     values = coarse.read_all("gwsa")[first : first + len(table.months)]
-    features = np.stack([table.features(month) for month in table.months])
+    predictors = np.stack([np.moveaxis(table.predictors(month), 0, 2) for month in table.months])
     case = Case(
         values=values,
-        predictors=features[..., : len(table.names)],
+        predictors=predictors,
         times=np.array([list(time_features(month).values()) for month in table.months]),
         area=np.where(np.isfinite(values).all(axis=0), table.land, 0.0),
         row_areas=COARSE.row_areas[coarse.window.rows],

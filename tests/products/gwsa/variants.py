@@ -1,6 +1,6 @@
-"""Ways to learn detail within blocks, and what each is worth on held-out blocks: by the product's folds and weights.
+"""Ways to learn detail within blocks, and what each is worth on held-out blocks: by the product's weights.
 
-All learners answer for cells of a case in a month; ``worth`` hands their answers to ``transfer.moments``, which adds
+All learners answer for cells of a case in a month; ``worth`` adds
 them to the conservative interpolation of the block means. Two kinds differ in what they see of the cells:
 
 * ``raw`` and ``centred`` know block means only, as the product's first models do;
@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.gwsa.train import Settings, fit
-from services.products.gwsa import transfer
-from services.products.gwsa.refine import DETAIL_STEPS, HALO, Blocks, interpolated, refined
-from services.products.gwsa.transfer import FOLDS, SCALE, Moments, Scene, moments
+from services.products.gwsa.refine import DETAIL_HALO, DETAIL_STEPS, HALO, Blocks, interpolated, refined
+from services.products.gwsa.transfer import FOLD, FOLDS, SCALE, Moments
 
 type Cells = NDArray[np.float64]
 type Mask = NDArray[np.bool_]
@@ -96,14 +95,30 @@ class Case:
 
     @cached_property
     def block_areas(self) -> Cells:
-        return transfer._sums(self.area)
+        return sums(self.area)
 
     def block_means(self, values: NDArray[Any]) -> Cells:
-        return np.stack([transfer._means(month, self.area) for month in values])
+        return np.stack([block_means(month, self.area) for month in values])
 
     def cells(self, blocks: Mask) -> Mask:
         """The cells with values of some blocks, ``(time, Y, X)``."""
         return np.repeat(np.repeat(blocks, SCALE, 1), SCALE, 2) & self.known & np.isfinite(self.values)
+
+
+def sums(values: Cells) -> Cells:
+    """Of blocks, ``(Y / SCALE, X / SCALE)``."""
+    height, width = (size // SCALE for size in values.shape)
+    found: Cells = values.reshape(height, SCALE, width, SCALE).sum(axis=(1, 3))
+    return found
+
+
+def block_means(values: NDArray[Any], area: Cells) -> Cells:
+    """Of blocks, of what is not missing; NaN where nothing is known."""
+    weight = np.where(np.isnan(values), 0.0, area)
+    total = sums(weight)
+    found: Cells = np.full(total.shape, np.nan)
+    np.divide(sums(np.nan_to_num(values).astype(np.float64) * weight), total, out=found, where=total > 0)
+    return found
 
 
 def padded(values: NDArray[Any], fill: Any) -> NDArray[Any]:
@@ -272,7 +287,7 @@ def dealt(count: int, size: int) -> NDArray[np.int64]:
 
 
 def worth(case: Case, learn: Learn, seed: int = 0, times: NDArray[np.int64] | None = None) -> dict[int, Moments]:
-    """Sums of ``transfer.moments`` for each of its folds of blocks.
+    """Sums for each fold of blocks, as ``transfer.worth`` makes them.
 
     Args:
         case: field and predictors.
@@ -280,40 +295,47 @@ def worth(case: Case, learn: Learn, seed: int = 0, times: NDArray[np.int64] | No
         seed: of the folds.
         times: fold of each month, ``(time,)``: months of the fold that is scored are held out, too.
     """
-    folds = np.repeat(np.repeat(transfer._folds(padded(case.area, 0.0).shape, seed), SCALE, 0), SCALE, 1)
-    known = padded(case.known, fill=False)
+    by_block = squares(padded(case.area, 0.0).shape, seed)[HALO:-HALO, HALO:-HALO]
+    folds = np.repeat(np.repeat(by_block, SCALE, 0), SCALE, 1)
     found: dict[int, Moments] = {}
     rounds = [np.ones(len(case.values), dtype=bool)] if times is None else [times == one for one in np.unique(times)]
     for scored in rounds:
-        scene, fitted = _scene(case, learn, scored, scored if times is None else ~scored)
+        learned = scored if times is None else ~scored
         for fold in range(FOLDS):
-            mine = known & (folds == fold)
-            if mine.any():
-                found[fold] = found.get(fold, Moments()) + moments(scene, mine, known, fitted, seed)
+            mine = case.known & (folds == fold)
+            if not mine.any():
+                continue
+            said = learn(learned[:, None, None] & (by_block != fold) & (case.block_areas > 0))
+            whole = (by_block == fold) & (case.block_areas > 0)
+            total = found.get(fold, Moments()) + Moments(blocks=int(whole.sum()))
+            for month in np.flatnonzero(scored):
+                total += _scored(case, mine, said(int(month)), int(month))
+            found[fold] = total
     return found
 
 
-def _scene(case: Case, learn: Learn, scored: Mask, learned: Mask) -> tuple[Scene, transfer.Fit]:
-    """What ``moments`` asks with are numbers of block, cell and month, so that a learner finds its own rows."""
-    height, width = case.area.shape
-    blocks = np.arange(height * width // SCALE**2).reshape(height // SCALE, width // SCALE)
-    number = np.repeat(np.repeat(blocks, SCALE, 0), SCALE, 1)
-    positions = np.flatnonzero(scored)
+def squares(shape: tuple[int, ...], seed: int) -> NDArray[np.int64]:
+    """Fold of each block of a padded case: squares of FOLD cells, dealt out evenly in random order."""
+    side = FOLD // SCALE
+    height, width = (-(-size // FOLD) for size in shape)
+    drawn = np.random.default_rng(seed).permutation(np.arange(height * width) % FOLDS).reshape(height, width)
+    folds: NDArray[np.int64] = np.repeat(np.repeat(drawn, side, 0), side, 1)
+    return folds[: shape[0] // SCALE, : shape[1] // SCALE]
 
-    def features(position: int) -> NDArray[np.float32]:
-        month = np.full(case.area.shape, positions[position])
-        layers = np.stack([number, np.arange(case.area.size).reshape(case.area.shape), month])
-        return np.moveaxis(padded(layers.astype(np.float32), np.nan), 0, 2)
 
-    def fitted(rows: NDArray[np.float32], *_: Cells) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-        known = np.isin(blocks, rows[:, 0].astype(int))
-        said = learn(learned[:, None, None] & known)
-        return lambda asked: said(int(asked[0, 2])).ravel()[asked[:, 1].astype(int)].astype(np.float32)
-
-    area = padded(case.area, 0.0)
-    values = np.where(area > 0, padded(case.values[scored], np.nan), np.nan)
-    rows = np.pad(case.row_areas, SIDE, mode="edge")
-    return Scene(values=values, features=features, area=area, row_areas=rows), fitted
+def _scored(case: Case, mine: Mask, said: Cells, month: int) -> Moments:
+    """Of a month: what is wrong without detail, and the detail as the product closes it."""
+    rings = np.pad(case.means[month], HALO, constant_values=np.nan)
+    side = slice((HALO - DETAIL_HALO) * SCALE, -(HALO - DETAIL_HALO) * SCALE)
+    around = padded(np.where(case.known, said, 0.0), 0.0)
+    detail = (refined(case.blocks, rings, around[side, side]) - case.plain[month])[mine]
+    error, weight = (case.values - case.plain)[month][mine], case.area[mine]
+    return Moments(
+        weight=float(weight.sum()),
+        ee=float(weight @ error**2),
+        de=float(weight @ (detail * error)),
+        dd=float(weight @ detail**2),
+    )
 
 
 def nested(found: Mapping[int, Moments]) -> tuple[dict[int, float], float]:
