@@ -1,6 +1,6 @@
 """A part of a product as a collection of its own: the same recipe on a window of its grid."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil, floor
@@ -13,7 +13,7 @@ from services.core.errors import SettingsError
 from services.core.grid import Grid, Window
 from services.core.product import SMALL_GRID, Product
 from services.core.time_axis import TimeAxis
-from services.pipeline.recipe import Input, Recipe
+from services.pipeline.recipe import Each, Input, Recipe
 
 
 def window_of(grid: Grid, bbox: str) -> Window:
@@ -87,6 +87,12 @@ class Subset:
         """Those of the whole, and where the window lies."""
         west, south, east, north = self.product.grid.bounds
         return {**self.whole.facts(), "part_of": self.whole.product.id, "bbox": [west, south, east, north]}
+
+    def prepare(self, each: Each, note: Callable[[str], None]) -> None:
+        """What the whole needs, if it needs anything."""
+        prepare = getattr(self.whole, "prepare", None)
+        if prepare is not None:
+            prepare(each, note)
 
     def check_inputs(self) -> None:
         """Those of the whole."""
