@@ -3,5 +3,6 @@
 from services.products.gwsa.declaration import PRODUCT
 from services.products.gwsa.render import open_recipe
 from services.products.gwsa.training import export, train
+from services.products.gwsa.validation import validate
 
-__all__ = ["PRODUCT", "export", "open_recipe", "train"]
+__all__ = ["PRODUCT", "export", "open_recipe", "train", "validate"]
