@@ -155,7 +155,7 @@ class Predictor:
 
 
 _KEPT = 4
-"""Sessions that a process keeps: one of 500 trees of depth 10 takes 60 MB, and a map may have one for each region."""
+"""Sessions that a process keeps: one of 500 trees of depth 10 takes 100 MB, and a map may have one for each region."""
 
 _SESSIONS: dict[tuple[str, str], onnxruntime.InferenceSession] = {}
 """This process' sessions by digest of model and card, the one used last at the end."""

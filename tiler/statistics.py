@@ -1,4 +1,4 @@
-"""Statistics weighted by area on the sphere: of a whole map, or of the part of it that a polygon covers."""
+"""Statistics weighted by area: of a whole map, or of the part of it that a polygon covers."""
 
 import math
 from dataclasses import dataclass
@@ -18,11 +18,14 @@ from tiler.geometry import area_of_geojson
 from tiler.memory import need
 from tiler.numbers import decoded_numbers
 from tiler.options import StatisticsParams
-from tiler.polygons import EARTH_RADIUS_KM, boxes_of, covered_fraction, mean_of
+from tiler.polygons import boxes_of, covered_fraction, mean_of
 from tiler.request import Requested
 
 MOST_CELLS = 3_000_000
 """Cells that are held at once; larger areas are read from the finest level that has no more."""
+
+INTEGRAL_FACTOR, INTEGRAL_UNITS = "area_integral_factor", "area_integral_units"
+"""Attributes of a quantity: its value on 1 km2 in other units, and which."""
 
 CELL_BYTES = 124
 """Memory for a cell at the peak: value, area, cover, and what is sorted (measured)."""
@@ -36,13 +39,16 @@ class Sample:
     """Decoded, ``(n,)``; NaN where missing."""
 
     area: NDArray[np.float64]
-    """Square kilometres of each cell inside the area and with data, ``(n,)``."""
+    """Relative area of each cell inside the area and with data, ``(n,)``; on the sphere, as levels are averaged."""
+
+    ground: NDArray[np.float64]
+    """The same in square kilometres on the WGS84 ellipsoid."""
 
     cover: NDArray[np.float64]
     """Share of each cell inside the area, 0..1, ``(n,)``."""
 
-    asked_km2: float
-    """Ground inside the area, with data or without."""
+    asked: float
+    """Relative area inside, with data or without."""
 
     level: int
     """Where the values come from; 0 is full resolution."""
@@ -68,11 +74,14 @@ def describe_sample(sample: Sample, quantity: Quantity, options: StatisticsParam
 
     Statistics that are values themselves (``min``, ``median``, percentiles ...) have the places that values are told
     with. ``count`` and ``sum`` count a cell by the share of it that is inside, as in titiler; ``area_km2`` is the
-    ground with data and ``valid_percent`` its share of all the ground asked for.
+    ground with data and ``valid_percent`` its share of all the ground asked for. A quantity that says what its sum over
+    an area is (its attributes ``area_integral_factor`` and ``area_integral_units``) gets it as ``integral``: of a trend
+    in cm yr-1, km3 yr-1.
     """
     percentiles, bins = options.percentiles, options.histogram_bins
     present = ~np.isnan(sample.values) & (sample.area > 0)
     values, area, cover = sample.values[present], sample.area[present], sample.cover[present]
+    ground = sample.ground[present]
     asked = int(np.count_nonzero(sample.cover))
     out: dict[str, Any] = {
         "min": None,
@@ -89,14 +98,19 @@ def describe_sample(sample: Sample, quantity: Quantity, options: StatisticsParam
         "valid_percent": 0.0,
         "masked_pixels": float(asked - values.size),
         "valid_pixels": float(values.size),
-        "area_km2": float(area.sum()),
+        "area_km2": float(ground.sum()),
         "level": sample.level,
         **{f"percentile_{percentile:g}": None for percentile in percentiles},
         "description": quantity.name,
         "units": quantity.units,
     }
+    factor = quantity.attributes.get(INTEGRAL_FACTOR)
+    if isinstance(factor, float):
+        out |= {"integral": None, "integral_units": quantity.attributes.get(INTEGRAL_UNITS)}
     if not values.size:
         return out
+    if isinstance(factor, float):
+        out["integral"] = float(values @ ground) * factor
     keys, counts = np.unique(values, return_counts=True)
     mean = mean_of(values, area)
     heights, edges = np.histogram(values, bins=bins, range=options.limits or _limits(values, bins))
@@ -116,7 +130,7 @@ def describe_sample(sample: Sample, quantity: Quantity, options: StatisticsParam
         "std": math.sqrt(mean_of((values - mean) ** 2, area)),
         "unique": float(keys.size),
         "histogram": [heights.tolist(), edges.tolist()],
-        "valid_percent": round(100 * float(area.sum()) / sample.asked_km2, 2),
+        "valid_percent": round(100 * float(area.sum()) / sample.asked, 2),
     }
     return out
 
@@ -163,19 +177,19 @@ def _limits(values: NDArray[np.float64], bins: int) -> tuple[float, float]:
     return low - more, high + more
 
 
-def _sample(chosen: Requested, area: MultiPolygon | None, settings: Settings, max_size: int | None) -> Sample:
+def _sample(chosen: Requested, within: MultiPolygon | None, settings: Settings, max_size: int | None) -> Sample:
     dataset = chosen.served.dataset
     for number in _levels(dataset.product.grid):
         grid = dataset.product.grid.level(number)
         if max_size is not None and max(grid.shape) > max_size and number + 1 < dataset.product.grid.levels:
             continue
-        cells = _whole(grid) if area is None else cells_touching(grid, boxes_of(area))
+        cells = _whole(grid) if within is None else cells_touching(grid, boxes_of(within))
         if cells.count <= min(MOST_CELLS, settings.max_cells):
             break
     else:
         raise RequestTooLarge(f"the area has {cells.count} cells at the coarsest level: ask for a smaller one")
     need(CELL_BYTES * cells.count)
-    cover = np.ones(cells.shape) if area is None else covered_fraction(area, cells)
+    cover = np.ones(cells.shape) if within is None else covered_fraction(within, cells)
     if not cover.any():
         raise PositionOutside("the area covers no cell of the grid")
     values = _values(chosen, number, cells)
@@ -185,13 +199,16 @@ def _sample(chosen: Requested, area: MultiPolygon | None, settings: Settings, ma
             raise PositionOutside("statistics of a difference need two versions on the same grid")
         values = values - _values(chosen.minus, number, cells)
         with_data = np.minimum(with_data, _fraction(chosen.minus, number, cells))
-    ground = cells.row_areas[:, np.newaxis] * math.radians(float(grid.step_x)) * EARTH_RADIUS_KM**2
+    area, ground = (
+        rows[cells.row : cells.row + cells.height, np.newaxis] for rows in (grid.row_areas, grid.row_areas_km2)
+    )
     used = cover.ravel() > 0
     return Sample(
         values=values.ravel()[used],
-        area=(cover * ground * with_data).ravel()[used],
+        area=(cover * area * with_data).ravel()[used],
+        ground=(cover * ground * with_data).ravel()[used],
         cover=cover.ravel()[used],
-        asked_km2=float((cover * ground).sum()),
+        asked=float((cover * area).sum()),
         level=number,
     )
 

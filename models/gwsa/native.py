@@ -91,7 +91,7 @@ class _Native:
 
 
 _KEPT = 4
-"""Boosters that a process keeps; one of 500 trees of depth 10 takes 60 MB."""
+"""Boosters that a process keeps; one of 500 trees of depth 10 takes 50 MB."""
 
 _BOOSTERS: dict[str, _Native] = {}
 """This process' boosters by digest of the card, the one used last at the end."""

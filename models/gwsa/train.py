@@ -232,9 +232,9 @@ def fit(  # noqa: PLR0913 - what a training is
     """Learn trees from rows.
 
     On one machine the same rows, weights, settings and seed give the same bytes, whatever the number of threads
-    (measured with 1 and 2). On a cluster they do not: each worker draws its own share of rows for a tree and sums its
-    own histogram, so the trees depend on how many workers there are. They are of equal quality: the errors of held-out
-    rows differ by a few per cent either way. The same number of workers gives the same trees.
+    (measured with 1 to 8). On a cluster they are not bit-identical to it: each worker draws its own share of rows for a
+    tree, so the trees depend on how many workers there are. They are of equal quality: the errors of held-out rows
+    differ by a few per cent either way. The same number of workers gives the same trees.
 
     Args:
         features: ``(row, feature)``, any float type, learned from as float32; NaN is missing. Nothing is clipped; the

@@ -9,12 +9,16 @@ from typing import Annotated, Any
 import typer
 
 from services import products
+from services.cli.make import SchedulerOption
 from services.cli.session import DryRunOption, JsonOption, StoreOption, note, open_session, say
 from services.core.catalog import current_version
 from services.core.dataset import Dataset
 from services.core.errors import Refused, SettingsError
 
 ProductArgument = Annotated[str, typer.Argument(metavar="PRODUCT")]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", min=0, help="Local worker processes.  [default: 0, work in this process]")
+]
 InputsOption = Annotated[
     Path | None, typer.Option("--inputs", metavar="DIR", help="Input files.  [default: .cenote/inputs/PRODUCT]")
 ]
@@ -34,10 +38,12 @@ def train(
         typer.Option(metavar="DIR", help="Where weights and the run record go.  [default: .cenote/models/PRODUCT]"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    scheduler: SchedulerOption = None,
+    workers: WorkersOption = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a product's model; needs the train extra (torch)."""
+    """Train a product's models; needs the train extra (torch, xgboost)."""
     work = _function(product, "train")
     source = inputs if inputs is not None else Path(".cenote/inputs") / product
     target = out if out is not None else Path(".cenote/models") / product
@@ -46,9 +52,12 @@ def train(
         lines = [f"{product}: would train on {source} with seed {seed} into {target}", "nothing was written"]
         say(result, lines, as_json=as_json)
         return
-    with _needing_torch("train"):
-        work(source, target, seed, note)
-    say(result, [f"{product}: trained into {target}; `cenote export {product}` makes the ONNX file"], as_json=as_json)
+    from services.pipeline import run as running  # noqa: PLC0415 - dask is loaded by the commands that need it
+
+    count = 0 if workers is None and scheduler is None else (workers or 0)
+    with _needing_training("train"), running.cluster(count, scheduler) as client:
+        work(source, target, seed, note, running.each(client))
+    say(result, [f"{product}: trained into {target}; `cenote export {product}` makes ONNX of it"], as_json=as_json)
 
 
 def export(
@@ -62,18 +71,18 @@ def export(
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Export a trained model to ONNX with its card; needs the train extra."""
+    """Export trained models to ONNX with their cards; needs the train extra."""
     work = _function(product, "export")
     source = trained if trained is not None else Path(".cenote/models") / product
     target = out if out is not None else source
     result = {"product": product, "from": str(source), "out": str(target), "dry_run": dry_run}
     if dry_run:
-        lines = [f"{product}: would export {source} to {target / 'model.onnx'} and its card", "nothing was written"]
+        lines = [f"{product}: would export {source} into {target}", "nothing was written"]
         say(result, lines, as_json=as_json)
         return
-    with _needing_torch("export"):
+    with _needing_training("export"):
         work(source, target, note)
-    say(result, [f"{product}: {target / 'model.onnx'} and its card"], as_json=as_json)
+    say(result, [f"{product}: exported into {target}; `cenote render {product} --models {target}` uses it"], as_json=as_json)
 
 
 def validate(
@@ -115,7 +124,7 @@ def validate(
 
 
 @contextmanager
-def _needing_torch(command: str) -> Iterator[None]:
+def _needing_training(command: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:

@@ -239,6 +239,23 @@ def render(
     session.say(result, _lines(result))
 
 
+def publish_recipe(
+    session: Session,
+    recipe: Recipe,
+    *,
+    workers: int | None,
+    scheduler: str | None,
+    fresh: bool,
+    dry_run: bool,
+) -> None:
+    """Make a version that holds what a recipe computes and nothing else, and say so."""
+    current = _current(session, recipe.product.id)
+    result = _make(
+        session, recipe, current, keep=False, workers=workers, scheduler=scheduler, fresh=fresh, dry_run=dry_run
+    )
+    session.say(result, _lines(result))
+
+
 def _recipe(
     product: str, inputs: Path | None, bbox: str | None, name: str | None, models_dir: Path | None = None
 ) -> Recipe:

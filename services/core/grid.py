@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 CIRCLE = Fraction(360)
 """One turn of longitude in degrees."""
 
+_SEMI_MAJOR_KM = 6378.137
+_FLATTENING = 1 / 298.257223563
+"""WGS84."""
+
 SHARD_CHUNKS = 4
 """Chunks per shard along each of y and x (DESIGN 3)."""
 
@@ -202,6 +206,23 @@ class Grid:
         edges = float(self.north) - float(self.step_y) * np.arange(self.height + 1, dtype=np.float64)
         sines = np.sin(np.radians(np.clip(edges, -90.0, 90.0)))
         return sines[:-1] - sines[1:]
+
+    @cached_property
+    def row_areas_km2(self) -> NDArray[np.float64]:
+        """Area of a cell of each row on the WGS84 ellipsoid, ``(y,)``, km2; the part beyond a pole has none.
+
+        A = b^2 dlon (q(north) - q(south)) with q(p) = sin p / (2 (1 - e^2 sin^2 p)) + artanh(e sin p) / (2 e): the area
+        between two parallels (Snyder, 1987, USGS Professional Paper 1395, equation 3-12, which has twice this q times
+        1 - e^2).
+        """
+        edges = float(self.north) - float(self.step_y) * np.arange(self.height + 1, dtype=np.float64)
+        sine = np.sin(np.radians(np.clip(edges, -90.0, 90.0)))
+        squared = _FLATTENING * (2 - _FLATTENING)
+        eccentricity = math.sqrt(squared)
+        q = sine / (2 * (1 - squared * sine**2)) + np.arctanh(eccentricity * sine) / (2 * eccentricity)
+        semi_minor = _SEMI_MAJOR_KM * (1 - _FLATTENING)
+        areas: NDArray[np.float64] = semi_minor**2 * math.radians(float(self.step_x)) * (q[:-1] - q[1:])
+        return areas
 
     @cached_property
     def levels(self) -> int:

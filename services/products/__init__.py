@@ -7,7 +7,9 @@ A product package exports
   one of models, None being those shipped;
 - optionally ``write_sample(directory: Path, size: str, note: Callable[[str], None]) -> None``: makes a small synthetic
   set of its inputs, for ``cenote sample``;
-- optionally ``train(inputs: Path, out: Path, seed: int, note)`` and ``export(out: Path, note)``: make its model again.
+- optionally ``train(inputs: Path, out: Path, seed: int, note, each)`` and ``export(trained: Path, out: Path, note)``:
+  make its models again;
+- optionally ``sample_area(size: str) -> str``: the part (W,S,E,N) that ``cenote sample`` renders as ``PRODUCT_sample``.
 """
 
 import importlib

@@ -41,7 +41,7 @@ from services.sample.groundwater_seen import Seen
 from services.sample.groundwater_wells import Well, wells_of
 from services.sample.manifest import SYNTHETIC, Progress, generator, replaced, write_set
 from services.sample.noise import draws
-from services.sample.solutions import FIRST, LAST, month_name, months_between
+from services.sample.solutions import FIRST, LAST, month_name, month_starts, months_between
 from services.sample.sparse import cells_of, variable_of
 
 PREDICTOR_MONTHS: dict[Size, tuple[str, str]] = {"small": ("2016-01", "2020-12"), "study": (FIRST, LAST)}
@@ -302,7 +302,7 @@ def _write_temperature(path: Path, seen: Seen, months: list[int]) -> None:
 def _write_root_zone(path: Path, seen: Seen, months: list[int]) -> None:
     name, grid = "root_zone_soil_moisture", seen.world.region.wider(KNOWN).grid(10)
     group = zarr.create_group(store=path, zarr_format=3, attributes={"Conventions": "CF-1.8", "history": SYNTHETIC})
-    days = np.array(months, dtype="datetime64[M]").astype("datetime64[D]").astype(np.int64)
+    days = month_starts(np.array(months)).astype(np.int64)
     for axis, values, attributes in (
         ("time", days, {"units": "days since 1970-01-01", "calendar": "standard", "standard_name": "time"}),
         ("latitude", grid.latitudes, {"units": "degrees_north", "standard_name": "latitude"}),
@@ -352,7 +352,7 @@ def _write_readings(path: Path, world: Groundwater) -> None:
     wells, months = wells_of(world), months_between(FIRST, LAST)
     at = np.array([world.cell_of(well.longitude, well.latitude) for well in wells]).T
     storage = np.stack([world.gwsa(month)[at[0], at[1]] for month in months.tolist()], axis=1)
-    lines = ["site,time,depth_m"]
+    lines = ["site,time,depth"]
     for well, series in zip(wells, storage, strict=True):
         error, luck = (draws(len(months), seed=world.seed, name=f"{well.name} {what}") for what in ("error", "luck"))
         depth = well.depth - series / 100 / well.specific_yield + WELL_NOISE * error
@@ -374,7 +374,7 @@ def _write_readings(path: Path, world: Groundwater) -> None:
 def _axes(file: h5netcdf.File, months: list[int], y: tuple[str, NDArray[Any]], x: tuple[str, NDArray[Any]]) -> None:
     file.dimensions = {"time": len(months), "bnds": 2, y[0]: len(y[1]), x[0]: len(x[1])}
     hours = [
-        (np.array(months, dtype="datetime64[M]") + late).astype("datetime64[h]") - np.datetime64("1900-01-01", "h")
+        month_starts(np.array(months) + late).astype("datetime64[h]") - np.datetime64("1900-01-01", "h")
         for late in (0, 1)
     ]
     time = file.create_variable("time", ("time",), data=hours[0].astype(np.int32))

@@ -14,7 +14,7 @@ from services.sample.groundwater_seen import Seen
 from services.sample.manifest import SYNTHETIC
 from services.sample.modes import BASELINE
 from services.sample.noise import draws, noise, sphere
-from services.sample.solutions import month_name, solutions
+from services.sample.solutions import month_name, month_starts, solutions
 from services.sample.sparse import cells_of, variable_of
 
 CSR_NOISE = 1.0
@@ -39,8 +39,7 @@ def write_gldas(path: Path, month: int, seen: Seen) -> None:
     place = seen.world.region.wider(SURROUNDINGS)
     rows, columns = cells_of(place, west=-180, cells=4)
     upward = slice(600 - rows.stop, 600 - rows.start)
-    first, after = (np.datetime64(name, "M") + late for late in (0, 1))
-    days = [(day.astype("datetime64[D]") - np.datetime64("2000-01-01", "D")).astype(float) for day in (first, after)]
+    days = (month_starts(np.array([month, month + 1])) - np.datetime64("2000-01-01", "D")).astype(np.float64)
     with h5netcdf.File(path, "w") as file:
         file.attrs.update(
             {
@@ -52,7 +51,7 @@ def write_gldas(path: Path, month: int, seen: Seen) -> None:
             }
         )
         file.dimensions = {"time": 1, "bnds": 2, "lat": 600, "lon": 1440}
-        time = file.create_variable("time", ("time",), data=np.array(days[:1]))
+        time = file.create_variable("time", ("time",), data=days[:1])
         time.attrs.update(
             {
                 "units": "days since 2000-01-01 00:00:00",
@@ -62,7 +61,7 @@ def write_gldas(path: Path, month: int, seen: Seen) -> None:
                 "bounds": "time_bnds",
             }
         )
-        file.create_variable("time_bnds", ("time", "bnds"), data=np.array([days]))
+        file.create_variable("time_bnds", ("time", "bnds"), data=days[None])
         for axis, values, unit in (
             ("lat", -59.875 + 0.25 * np.arange(600), "degrees_north"),
             ("lon", -179.875 + 0.25 * np.arange(1440), "degrees_east"),

@@ -46,6 +46,11 @@ def month_name(month: int) -> str:
     return str(np.datetime64(int(month), "M"))
 
 
+def month_starts(months: NDArray[np.int64]) -> NDArray[np.datetime64]:
+    """First days of months since 1970-01, datetime64[D]."""
+    return months.astype("datetime64[M]").astype("datetime64[D]")
+
+
 def solutions() -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The months that have a solution, and its days.
 

@@ -32,5 +32,5 @@ def variable_of(
 
 
 def cells_of(place: Region, *, west: int, cells: int) -> tuple[slice, slice]:
-    """Rows, north to south, and columns of a region in a global grid that begins in the west, so many cells to a degree."""
+    """Rows, north to south, and columns of a region in a global grid from ``west``, so many cells to a degree."""
     return place.within(Region(west=west, south=-90, east=west + 360, north=90), cells)

@@ -150,7 +150,7 @@ def _month(name: str, description: Description) -> int:
             hours = (end - start) / 3_600_000_000
             raise InputRefused(f"{name} holds {hours:g} hours, not a month; GLDAS_NOAH025_M are the monthly files")
     month = int(np.datetime64(start, "us").astype(_MONTH).astype(np.int64))
-    told = _NAMED.search(name)
+    told = _NAMED.search(name.rpartition("/")[2])
     if told and str(np.datetime64(month, "M")) != f"{told[1]}-{told[2]}":
         raise InputRefused(f"{name} is named {told[1]}-{told[2]}, and its time is in {np.datetime64(month, 'M')}")
     return month

@@ -91,7 +91,8 @@ def water(name: str, text: str | None) -> float:
 
 
 def _length(lower: str) -> float | None:
-    return _METRES.get(lower) or _METRES.get(lower.removesuffix("s"))
+    # only words have a plural: ms are milliseconds
+    return _METRES.get(lower) or (_METRES.get(lower.removesuffix("s")) if len(lower) > 3 else None)
 
 
 def _said(text: str | None) -> str:

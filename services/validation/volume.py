@@ -12,10 +12,6 @@ from services.core.grid import Grid
 
 type Floats = NDArray[np.floating[Any]]
 
-SEMI_MAJOR_KM = 6378.137
-FLATTENING = 1 / 298.257223563
-"""WGS84."""
-
 MEAN_RADIUS_KM = 6371.0088
 """For distances: they weigh correlations, and need no ellipsoid."""
 
@@ -68,24 +64,6 @@ class VolumeChange:
     def to_json(self) -> dict[str, Any]:
         """As JSON data."""
         return asdict(self)
-
-
-def row_areas_km2(grid: Grid) -> NDArray[np.float64]:
-    """Area of a cell of each row on WGS84, ``(y,)``, km2.
-
-    A = b^2 dlon (q(north) - q(south)) with q(p) = sin p / (2 (1 - e^2 sin^2 p)) + artanh(e sin p) / (2 e): the area
-    between two parallels (Snyder, 1987, USGS Professional Paper 1395, equation 3-12, which has twice this q times
-    1 - e^2). The part of a cell beyond a pole has no area.
-    """
-    edges = float(grid.north) - float(grid.step_y) * np.arange(grid.height + 1, dtype=np.float64)
-    sine = np.sin(np.radians(np.clip(edges, -90.0, 90.0)))
-    squared = FLATTENING * (2 - FLATTENING)
-    eccentricity = np.sqrt(squared)
-    q = sine / (2 * (1 - squared * sine**2)) + np.arctanh(eccentricity * sine) / (2 * eccentricity)
-    semi_minor = SEMI_MAJOR_KM * (1 - FLATTENING)
-    width = np.radians(float(grid.step_x))
-    areas: NDArray[np.float64] = semi_minor**2 * width * (q[:-1] - q[1:])
-    return areas
 
 
 def volume_change(
@@ -148,7 +126,7 @@ def _areas(
     part = np.ones(grid.shape) if share is None else np.asarray(share, dtype=np.float64)
     if not ((part >= 0) & (part <= 1)).all():
         raise InputRefused("the share of a cell that lies in a region is 0 to 1")
-    return part * row_areas_km2(grid)[:, None]
+    return part * grid.row_areas_km2[:, None]
 
 
 def _variance(error: NDArray[np.float64], grid: Grid, length_km: float) -> float:

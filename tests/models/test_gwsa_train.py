@@ -44,9 +44,9 @@ def test_the_trees_are_those_that_xgboost_grows_with_these_settings(trees: Trees
     assert np.std(trees.predict(features) - target) < 0.6 * trees.spread
 
 
-def test_the_same_rows_give_the_same_bytes_on_one_thread_and_two(trees: Trees) -> None:
+def test_the_same_rows_give_the_same_bytes_on_one_thread_and_more(trees: Trees) -> None:
     features, target = table()
-    for threads in (1, 2):
+    for threads in (1, 2, 4):
         again = learn(features.astype(np.float64), target.astype(np.float64), threads=threads)
         assert again == trees
     assert learn(features, target, seed=2).booster != trees.booster

@@ -5,6 +5,7 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +19,8 @@ from services.core import layout
 from services.core.errors import CenoteError, InputRefused
 from services.core.grid import Window
 from services.core.product import Product
-from services.pipeline.recipe import Recipe
+from services.pipeline.recipe import Here, Recipe
+from services.pipeline.subset import window_of
 
 pytestmark = pytest.mark.slow  # as a whole
 
@@ -44,14 +46,27 @@ def inputs(package: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="session")
 def recipe(package: ModuleType, inputs: Path) -> Recipe:
     opened: Recipe = package.open_recipe(inputs)
+    prepare = getattr(opened, "prepare", None)
+    if prepare is not None:
+        prepare(Here(), lambda _: None)
     return opened
 
 
-def piece(recipe: Recipe) -> Window:
-    """A part of the grid that begins at no chunk."""
+@pytest.fixture(scope="session")
+def piece(package: ModuleType, recipe: Recipe) -> Window:
+    """A part of what the sample's inputs cover that begins at no chunk."""
     grid = recipe.product.grid
-    height, width = min(24, grid.height), min(32, grid.width)
-    return Window(row=(grid.height - height) // 2, column=(grid.width - width) // 3, height=height, width=width)
+    area = getattr(package, "sample_area", None)
+    known = Window(row=0, column=0, height=grid.height, width=grid.width)
+    if area is not None:
+        known = window_of(grid, area("small"))
+    height, width = min(24, known.height), min(32, known.width)
+    return Window(
+        row=known.row + (known.height - height) // 2,
+        column=known.column + (known.width - width) // 3,
+        height=height,
+        width=width,
+    )
 
 
 def part(values: dict[str, NDArray[Any]], outer: Window, inner: Window) -> dict[str, NDArray[Any]]:
@@ -91,7 +106,12 @@ def test_a_declaration_says_what_a_reader_needs(package: ModuleType) -> None:
 
 
 def test_the_recipe_makes_what_is_declared(package: ModuleType, recipe: Recipe, inputs: Path) -> None:
-    assert recipe.product == package.PRODUCT
+    declared = package.PRODUCT
+    if recipe.product.synthetic and not declared.synthetic:
+        # made from a sample: it says so, and is otherwise what is declared
+        declared = replace(declared, synthetic=True, title=recipe.product.title, license=recipe.product.license)
+        assert "synthetic" in recipe.product.title
+    assert recipe.product == declared
     axis = recipe.periods()
     assert len(axis) > 0
     assert str(axis.step) == str(package.PRODUCT.length)
@@ -124,8 +144,8 @@ def test_a_recipe_is_small_and_travels(recipe: Recipe) -> None:
     assert pickle.loads(data) == recipe  # noqa: S301 - our own bytes
 
 
-def test_values_have_the_declared_type_and_shape_and_are_not_all_missing(recipe: Recipe) -> None:
-    window = piece(recipe)
+def test_values_have_the_declared_type_and_shape_and_are_not_all_missing(recipe: Recipe, piece: Window) -> None:
+    window = piece
     axis = recipe.periods().take([0])
     values = recipe.compute(axis, window)
     assert sorted(values) == sorted(quantity.name for quantity in recipe.product.quantities)
@@ -137,8 +157,8 @@ def test_values_have_the_declared_type_and_shape_and_are_not_all_missing(recipe:
         assert np.isfinite(decoded[~quantity.missing(stored)]).all()
 
 
-def test_values_do_not_depend_on_how_regions_and_periods_are_cut(recipe: Recipe) -> None:
-    outer = piece(recipe)
+def test_values_do_not_depend_on_how_regions_and_periods_are_cut(recipe: Recipe, piece: Window) -> None:
+    outer = piece
     inner = Window(row=outer.row + 5, column=outer.column + 7, height=outer.height - 9, width=outer.width - 12)
     axis = recipe.periods()
     two = axis.take([0, len(axis) - 1])
@@ -158,8 +178,8 @@ for name, values in sorted(recipe.compute(axis, window).items()):
 """
 
 
-def test_another_process_computes_the_same_bytes(recipe: Recipe) -> None:
-    window, axis = piece(recipe), recipe.periods().take([0])
+def test_another_process_computes_the_same_bytes(recipe: Recipe, piece: Window) -> None:
+    window, axis = piece, recipe.periods().take([0])
     mine = [
         f"{name} {hashlib.sha256(values.tobytes()).hexdigest()}"
         for name, values in sorted(recipe.compute(axis, window).items())

@@ -1,4 +1,4 @@
-"""Four months of the sample Earth across a new year, written once."""
+"""Four months of the sample Earth across a new year, and of its groundwater, written once."""
 
 import shutil
 from pathlib import Path
@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from services.sample.earth import Earth
+from services.sample.groundwater import Groundwater
+from services.sample.groundwater_files import write_groundwater
+from services.sample.groundwater_seen import Seen
 from services.sample.inputs import write_inputs
 
 MONTHS = ("2019-11", "2020-02")
@@ -29,3 +32,21 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def inputs(written: Path, tmp_path: Path) -> Path:
     """A copy that a test may spoil."""
     return Path(shutil.copytree(written, tmp_path / "inputs"))
+
+
+@pytest.fixture(scope="session")
+def world() -> Groundwater:
+    """The true groundwater of the small size."""
+    return Groundwater("small")
+
+
+@pytest.fixture(scope="session")
+def seen(world: Groundwater) -> Seen:
+    """What is seen of it."""
+    return Seen(world=world)
+
+
+@pytest.fixture(scope="session")
+def groundwater(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its inputs with four months of predictors, which no test may change."""
+    return write_groundwater(tmp_path_factory.mktemp("groundwater") / "inputs", "small", months=MONTHS)

@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 import xarray as xr
+from affine import Affine
 from numpy.typing import NDArray
+from rasterio.warp import Resampling, reproject
 
 from services.core.errors import InputRefused, SettingsError
 from services.core.grid import Grid, Window
@@ -134,8 +137,23 @@ def test_the_monthly_climatology_of_turbidity(realdata: Path) -> None:
 def test_bangladesh_storage_coefficient_off_the_lattice(realdata: Path) -> None:
     path = realdata / "groundwater" / "bangladesh_gwsa" / "BGD_storage_coefficient.tif"
     found = open_field("storage", [str(path)], "percent")
-    middle_x = found.grid.west + found.grid.width * found.grid.step_x / 2
-    middle_y = found.grid.north - found.grid.height * found.grid.step_y / 2
-    row, column = COARSE.locate(float(middle_x), float(middle_y))
-    read = found.read(None, COARSE, Window(row=row, column=column, height=2, width=2))
-    assert np.isfinite(read).any()
+    window = Window(row=255, column=1073, height=10, width=14)  # well inside
+    read = found.read(None, COARSE, window)
+    with rasterio.open(path) as dataset:
+        values, place = dataset.read(1, masked=True), dataset.transform
+    expected = np.full(window.shape, np.nan)
+    reproject(
+        values.filled(np.nan).astype(np.float64),
+        expected,
+        src_transform=place,
+        dst_transform=Affine(*COARSE.subgrid(window).transform),
+        src_crs="EPSG:4326",
+        dst_crs="EPSG:4326",
+        src_nodata=np.nan,
+        dst_nodata=np.nan,
+        resampling=Resampling.average,
+        tolerance=0,
+    )
+    assert np.isfinite(read).mean() > 0.5
+    np.testing.assert_array_equal(np.isnan(read), np.isnan(expected))
+    np.testing.assert_allclose(read, expected, rtol=2e-3)  # GDAL weighs by degrees, not by area

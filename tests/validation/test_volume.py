@@ -8,7 +8,7 @@ from pyproj import Geod
 from services.core.errors import InputRefused
 from services.core.grid import Grid
 from services.validation import volume
-from services.validation.volume import row_areas_km2, volume_change
+from services.validation.volume import volume_change
 
 INDIA = Grid.of(west=74, north=32, step_x="1/4", width=24, height=20)
 
@@ -33,14 +33,14 @@ def over_all_pairs(error: NDArray[np.float64], grid: Grid, length: float) -> flo
 @pytest.mark.parametrize(("latitude", "area"), [("0", 769.316), ("39", 601.054), ("60", 388.550)])
 def test_areas_that_are_known(latitude: str, area: float) -> None:
     grid = Grid.of(west=0, north=str(float(latitude) + 0.125), step_x="1/4", width=1, height=1)
-    assert row_areas_km2(grid)[0] == pytest.approx(area, abs=6e-4)
+    assert grid.row_areas_km2[0] == pytest.approx(area, abs=6e-4)
 
 
 @pytest.mark.parametrize(("step", "north"), [("1/4", 90), ("1/4", 12), ("1/120", 31), ("1/120", -59)])
 def test_areas_are_those_of_geodesics(step: str, north: int) -> None:
     grid = Grid.of(west=20, north=north, step_x=step, width=1, height=4)
     geod = Geod(ellps="WGS84")
-    for row, area in enumerate(row_areas_km2(grid)):
+    for row, area in enumerate(grid.row_areas_km2):
         top, bottom = north - row * float(grid.step_y), north - (row + 1) * float(grid.step_y)
         # a parallel is no geodesic: many points make it one
         east = np.linspace(20, 20 + float(grid.step_x), 400)
@@ -52,9 +52,9 @@ def test_areas_are_those_of_geodesics(step: str, north: int) -> None:
 
 def test_all_rows_are_the_earth() -> None:
     whole = Grid.of(west=-180, north=90, step_x="1/4", width=1440, height=720)
-    assert row_areas_km2(whole).sum() * 1440 == pytest.approx(510_065_621.724, rel=1e-10)
+    assert whole.row_areas_km2.sum() * 1440 == pytest.approx(510_065_621.724, rel=1e-10)
     nodes = Grid.of(west=-180, north="90.125", step_x="1/4", width=1440, height=721)
-    assert row_areas_km2(nodes).sum() * 1440 == pytest.approx(510_065_621.724, rel=1e-10)
+    assert nodes.row_areas_km2.sum() * 1440 == pytest.approx(510_065_621.724, rel=1e-10)
 
 
 def test_a_volume_is_slope_times_area() -> None:
@@ -62,7 +62,7 @@ def test_a_volume_is_slope_times_area() -> None:
     slopes = np.full(INDIA.shape, -2.0)
     slopes[3, 4] = np.nan
     found = volume_change(slopes, np.full(INDIA.shape, 0.5), INDIA, share=share)
-    cell = share * row_areas_km2(INDIA)[:, None]
+    cell = share * INDIA.row_areas_km2[:, None]
     assert found.missing_km2 == pytest.approx(cell[3, 4], rel=1e-12)
     assert found.area_km2 == pytest.approx(cell.sum() - cell[3, 4], rel=1e-12)
     # 1 cm on 1 km2 is 1e-5 km3
@@ -76,7 +76,7 @@ def test_blocks_change_the_error_little(length: float) -> None:
     slopes, errors = slopes_and_errors(INDIA)
     errors[:, 13] = 0
     found = volume_change(slopes, errors, INDIA, length_km=length)
-    expected = over_all_pairs(errors * row_areas_km2(INDIA)[:, None] * 1e-5, INDIA, length)
+    expected = over_all_pairs(errors * INDIA.row_areas_km2[:, None] * 1e-5, INDIA, length)
     assert found.standard_error == pytest.approx(expected, rel=5e-3)
     assert found.independent < found.standard_error < found.together
 
@@ -87,7 +87,7 @@ def test_without_blocks_it_is_the_sum_over_all_pairs(monkeypatch: pytest.MonkeyP
     slopes, errors = slopes_and_errors(INDIA)
     for length in (40.0, 300.0):
         found = volume_change(slopes, errors, INDIA, length_km=length)
-        expected = over_all_pairs(errors * row_areas_km2(INDIA)[:, None] * 1e-5, INDIA, length)
+        expected = over_all_pairs(errors * INDIA.row_areas_km2[:, None] * 1e-5, INDIA, length)
         assert found.standard_error == pytest.approx(expected, rel=1e-6)
 
 
@@ -95,7 +95,7 @@ def test_limits() -> None:
     slopes, errors = slopes_and_errors(INDIA)
     none, tiny = (volume_change(slopes, errors, INDIA, length_km=length) for length in (0.0, 1e-6))
     assert none.standard_error == tiny.standard_error == pytest.approx(none.independent, rel=1e-12)
-    expected = np.sqrt(((errors * row_areas_km2(INDIA)[:, None]) ** 2).sum()) * 1e-5
+    expected = np.sqrt(((errors * INDIA.row_areas_km2[:, None]) ** 2).sum()) * 1e-5
     assert none.independent == pytest.approx(expected, rel=1e-12)
     every, wide = (volume_change(slopes, errors, INDIA, length_km=length) for length in (np.inf, 1e6))
     assert every.standard_error == pytest.approx(every.together, rel=1e-12)

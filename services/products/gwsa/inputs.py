@@ -89,6 +89,16 @@ class PredictorSettings(Files):
     """As ``cenote ingest --time``."""
 
 
+class TreeSettings(_Part):
+    """How trees are grown; see ``models.gwsa.train.Settings``."""
+
+    trees: int = Field(default=500, ge=1)
+    depth: int = Field(default=10, ge=1)
+    learning_rate: float = Field(default=0.05, gt=0, le=1)
+    subsample: float = Field(default=0.85, gt=0, le=1)
+    colsample: float = Field(default=0.8, gt=0, le=1)
+
+
 class CautionSettings(Files):
     """Where the balance misleads: polygons of glaciers, lakes or permafrost."""
 
@@ -113,6 +123,7 @@ class Settings(_Part):
     regions: RegionSettings | None = None
     predictors: list[PredictorSettings] = []
     cautions: list[CautionSettings] = []
+    trees: TreeSettings = TreeSettings()
     wells: WellSettings | None = None
     area: tuple[float, float, float, float] | None = None
     """West, south, east, north: nothing outside is computed. None: wherever GLDAS has values."""

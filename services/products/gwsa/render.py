@@ -15,6 +15,7 @@ from services.core import layout
 from services.core.errors import ModelRefused
 from services.core.grid import Window
 from services.core.product import Product
+from services.core.quantity import Quantity
 from services.core.time_axis import TimeAxis
 from services.pipeline.recipe import Each, Input
 from services.products.gwsa.coarse import Coarse, prepare
@@ -153,7 +154,7 @@ class Gwsa:
             beyond, variance = said.extrapolated[side, side], variance + said.variance[side, side]
         gone = np.where(scene.blocks.inside(HALO).land, 0.0, np.nan)
         filled = np.full(values.shape, scene.coarse.read_filled(month))
-        found = (
+        found: tuple[tuple[Quantity, NDArray[Any]], ...] = (
             (GWSA, values),
             (UNCERTAINTY, np.sqrt(variance)),
             (FILLED, filled),

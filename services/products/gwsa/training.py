@@ -43,7 +43,7 @@ class _Learned:
     rows: int
 
 
-def train(inputs: Path, out: Path, seed: int, note: Note, each: Each | None = None, settings: Any = None) -> None:
+def train(inputs: Path, out: Path, seed: int, note: Note, each: Each | None = None) -> None:
     """Prepare the coarse field, average the predictors, and learn a model for each region; needs the train extra.
 
     Args:
@@ -52,7 +52,6 @@ def train(inputs: Path, out: Path, seed: int, note: Note, each: Each | None = No
         seed: of the trees and of the folds.
         note: told how far it is.
         each: does work on workers; None: in this process.
-        settings: ``models.gwsa.train.Settings``; None: the defaults.
 
     Raises:
         InputRefused: if an input does not hold.
@@ -63,7 +62,7 @@ def train(inputs: Path, out: Path, seed: int, note: Note, each: Each | None = No
     coarse = prepare(found, do, note)
     table = tabulate(found, coarse, do, note)
     out.mkdir(parents=True, exist_ok=True)
-    work = partial(_learn, found, coarse, table, out, seed, settings)
+    work = partial(_learn, found, coarse, table, out, seed)
     learned: dict[str, _Learned] = {}
     for one in do(work, list(enumerate(coarse.regions))):
         learned[one.name] = one
@@ -173,11 +172,9 @@ def _scores(entry: dict[str, Any], *, synthetic: bool) -> list[Score]:
     ]
 
 
-def _learn(
-    inputs: Inputs, coarse: Coarse, table: Table, out: Path, seed: int, settings: Any, region: tuple[int, str]
-) -> _Learned:
+def _learn(inputs: Inputs, coarse: Coarse, table: Table, out: Path, seed: int, region: tuple[int, str]) -> _Learned:
     """Learn one region: its trees from all rows, and what their detail is worth from folds."""
-    from models.gwsa.train import fit  # noqa: PLC0415 - xgboost is there only where the train extra is
+    from models.gwsa.train import Settings, fit  # noqa: PLC0415 - xgboost is there only where the train extra is
 
     number, name = region
     labels = coarse.read_labels()
@@ -191,7 +188,7 @@ def _learn(
         fit,
         names=list(inputs.features),
         units=list(inputs.features.values()),
-        settings=settings,
+        settings=Settings(**inputs.settings.trees.model_dump()),
         seed=seed,
     )
     features = np.concatenate([table.features(month)[near] for month in table.months])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from models.errors import ModelError
 from services.core.errors import ModelRefused
 from services.core.grid import Window
+from services.pipeline.recipe import Each
 from services.products.sample_earth.declaration import PRODUCT
 from services.products.sample_earth.features import FEATURES, features
 from services.products.sample_earth.observations import Observation, read_observations
@@ -20,7 +21,13 @@ from services.products.sample_earth.predictors import Predictors
 TABLE = "training.csv"
 
 
-def train(inputs: Path, out: Path, seed: int, note: Callable[[str], None]) -> None:
+def train(
+    inputs: Path,
+    out: Path,
+    seed: int,
+    note: Callable[[str], None],
+    each: Each | None = None,  # noqa: ARG001 - one small table
+) -> None:
     """Write the training table of a directory of inputs, and learn weights from it; needs the train extra.
 
     Args:
@@ -28,6 +35,7 @@ def train(inputs: Path, out: Path, seed: int, note: Callable[[str], None]) -> No
         out: directory for training.csv and weights.safetensors; made if it is not there.
         seed: of the training.
         note: told of every epoch.
+        each: not needed.
 
     Raises:
         InputRefused: if an input does not hold.

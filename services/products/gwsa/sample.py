@@ -1,0 +1,41 @@
+"""The sample Earth's groundwater: its input files, and the part of the globe that they are of."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from services.core.errors import SettingsError
+from services.sample.groundwater import REGIONS
+from services.sample.groundwater_files import write_groundwater
+
+_FILES_PER_LINE = 48
+
+
+def write_sample(directory: Path, size: str, note: Callable[[str], None]) -> None:
+    """Write the input files of a size, or keep them where they are as they would be written.
+
+    Args:
+        directory: made if it is not there.
+        size: one of ``services.sample.groundwater.REGIONS``.
+        note: told how far it is.
+
+    Raises:
+        SettingsError: if there is no such size.
+    """
+
+    def tell(done: int, total: int, name: str) -> None:
+        if done % _FILES_PER_LINE == 0 or done == total:
+            note(f"input files: {done} of {total} written, last {name}")
+
+    for known in REGIONS:
+        if size == known:
+            write_groundwater(directory, known, tell)
+            return
+    raise SettingsError(f"the sample Earth's groundwater has the sizes {', '.join(REGIONS)}, not {size!r}")
+
+
+def sample_area(size: str) -> str:
+    """The part that is rendered as ``gwsa_sample``: W,S,E,N in degrees."""
+    for known, region in REGIONS.items():
+        if size == known:
+            return f"{region.west},{region.south},{region.east},{region.north}"
+    raise SettingsError(f"the sample Earth's groundwater has the sizes {', '.join(REGIONS)}, not {size!r}")
