@@ -82,7 +82,11 @@ def export(
         return
     with _needing_training("export"):
         work(source, target, note)
-    say(result, [f"{product}: exported into {target}; `cenote render {product} --models {target}` uses it"], as_json=as_json)
+    say(
+        result,
+        [f"{product}: exported into {target}; `cenote render {product} --models {target}` uses it"],
+        as_json=as_json,
+    )
 
 
 def validate(

@@ -10,6 +10,7 @@ three questions, and each has the guess that it must beat:
 Months that GRACE did not see are left out of all: they are made of the others, held out or not.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -99,7 +100,7 @@ def folds(
         JSON data, and a row for each region and way of holding out.
 
     Raises:
-        NotComputed: if XGBoost is not installed, or a region cannot be learned.
+        NotComputed: if XGBoost is not installed, or a region has no month to learn from.
     """
     try:
         from models.gwsa.train import Settings, fit  # noqa: PLC0415 - xgboost is there only where the train extra is
@@ -109,14 +110,22 @@ def folds(
         ) from None
     grown = settings or Settings()
     features = published.source.features
-    learn = partial(fit, names=list(features), units=list(features.values()), settings=grown, seed=seed)
+    learn = partial(
+        fit,
+        names=list(features),
+        units=list(features.values()),
+        settings=grown,
+        seed=seed,
+        threads=len(os.sched_getaffinity(0)),
+    )
 
     def fitted(rows: Floats, target: Cells, weights: Cells) -> Callable[[Floats], Floats]:
         return learn(rows, target, weights=weights).predict
 
     whole = {split: (ErrorSums(), ErrorSums()) for split in SPLITS}
     told: dict[str, Any] = {}
-    rows = []
+    left_out: dict[str, dict[str, str]] = {split: {} for split in SPLITS}
+    rows: list[dict[str, Any]] = []
     regions = _regions(published)
     for number in regions:
         name = published.coarse.regions[number]
@@ -127,18 +136,20 @@ def folds(
             try:
                 scored = list(held_out(scene, split, fitted, seed))
             except (ModelError, InputRefused) as error:
-                raise NotComputed(f"{name}, {split} folds: {error}") from error
+                note(f"folds: {name}, {split}: not computed: {error}")
+                left_out[split][name] = str(error)
+                rows.append({"region": name, "split": split, "not_computed": str(error)})
+                continue
             for known, said, guess, area in scored:
                 for pair in (sums, whole[split]):
                     pair[0].add(said, known, area)
                     pair[1].add(guess, known, area)
             rows.append({"region": name, "split": split, **_told(*sums)})
     for split, baseline in SPLITS.items():
-        told[split] = {"baseline": baseline, **_told(*whole[split])}
-    months = scene.used.sum() if regions else 0
+        told[split] = {"baseline": baseline, **_told(*whole[split]), "regions_not_computed": left_out[split]}
     return {
         "regions": len(regions),
-        "months": int(months),
+        "months": int(scene.used.sum()),
         "folds": FOLDS,
         "seed": seed,
         "trees": grown.trees,
@@ -280,7 +291,7 @@ def _told(model: ErrorSums, guess: ErrorSums) -> dict[str, Any]:
     try:
         of_model, of_guess = model.errors(), guess.errors()
     except ValueError:
-        return {"not_computed": "no value could be held out: the region lies in one fold"}
+        return {"not_computed": "no value could be held out and learned without: too few cells or months for folds"}
     return {
         "rows": of_model.cells,
         "r2": of_model.r2,

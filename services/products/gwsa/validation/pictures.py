@@ -39,12 +39,13 @@ def draw_map(path: Path, published: Published, at: AtWells | None, rows: list[di
     limit = _round_up(float(np.nanpercentile(np.abs(values), 99)))
     axes.set_facecolor(LAND_WITHOUT)
     image = axes.imshow(values, extent=extent, cmap="RdBu", vmin=-limit, vmax=limit, interpolation="nearest")
-    figure.colorbar(image, ax=axes, label="groundwater storage anomaly, cm of water", shrink=0.85, extend="both")
+    figure.colorbar(image, ax=axes, label="groundwater storage anomaly, cm of water", extend="both")
     if at is not None:
         used = np.array([row["left_out_loose"] == "" for row in rows])
         here = at.cells >= 0
-        _wells(axes, at, here & ~used, "none", f"wells left out ({int((here & ~used).sum())})")
-        _wells(axes, at, here & used, "#ffd34d", f"wells used ({int((here & used).sum())})")
+        for some, face, label in ((here & ~used, "none", "wells left out"), (here & used, "#ffd34d", "wells used")):
+            if some.any():
+                _wells(axes, at, some, face, f"{label} ({int(some.sum())})")
         axes.legend(loc="upper left", framealpha=0.9, fontsize=8)
     axes.set_xlim(extent[0], extent[1])
     axes.set_ylim(extent[2], extent[3])
@@ -87,7 +88,7 @@ def draw_scatter(path: Path, published: Published, found: dict[str, Scores]) -> 
     axes.set_xlabel("trend at wells, cm of water a year")
     axes.set_ylabel("trend of the field, cm of water a year")
     axes.legend(loc="upper left", fontsize=8, framealpha=0.9)
-    _title(axes, published, f"Trends at {len(known)} cells with wells ({name} rules)")
+    _title(axes, published, f"Trends at {len(known)} cells with wells, {name} rules")
     _save(figure, path)
 
 
@@ -156,7 +157,7 @@ def draw_weights(path: Path, published: Published) -> None:
     image = axes.imshow(
         np.where(valid, weight[labels], np.nan), extent=extent, cmap=shades, norm=BoundaryNorm(steps, 10)
     )
-    figure.colorbar(image, ax=axes, label="weight of the model's detail, 0..1", shrink=0.85)
+    figure.colorbar(image, ax=axes, label="weight of the model's detail, 0..1")
     edges = (west + (np.arange(cells.width) + 0.5) / 4, north - (np.arange(cells.height) + 0.5) / 4)
     for number in present:
         own = (labels == number) & valid
@@ -180,9 +181,7 @@ def _map(published: Published, position: int) -> tuple[Floats, tuple[float, floa
     """A month's map at the finest level of at most WIDEST cells, and west, east, south, north."""
     dataset = published.dataset
     grid = dataset.product.grid
-    level = next(
-        (number for number in range(grid.levels) if max(grid.level(number).shape) <= WIDEST), grid.levels - 1
-    )
+    level = next((number for number in range(grid.levels) if max(grid.level(number).shape) <= WIDEST), grid.levels - 1)
     shown = grid.level(level)
     whole = Window(row=0, column=0, height=shown.height, width=shown.width)
     values = decoded(GWSA, dataset.read_map(GWSA, position, level, whole))
@@ -220,9 +219,7 @@ def _figure(size: tuple[float, float], published: Published) -> tuple[Figure, Ax
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     axes: Axes = figure.subplots()
-    figure.text(
-        0.995, 0.004, f"version {published.dataset.version.id}", ha="right", va="bottom", fontsize=6, color=GREY
-    )
+    figure.supxlabel(f"version {published.dataset.version.id}", x=0.99, ha="right", fontsize=6, color=GREY)
     return figure, axes
 
 
@@ -230,7 +227,7 @@ def _shape(extent: tuple[float, float, float, float]) -> tuple[float, float]:
     """Inches of a map with its colour bar and title."""
     west, east, south, north = extent
     ratio = (north - south) / (east - west)
-    return 7.5, float(np.clip(6.0 * ratio + 0.7, 3.2, 9.0))
+    return 7.5, float(np.clip(5.4 * ratio + 1.0, 3.2, 9.0))
 
 
 def _degrees(axes: Axes) -> None:

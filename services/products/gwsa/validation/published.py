@@ -90,7 +90,9 @@ class Published:
         """
         cells, known = self.cells, self.coarse.window
         valid = np.zeros(COARSE.shape, dtype=np.bool_)
-        valid[known.rows, known.columns] = np.isfinite(self.coarse.read(GWSA.name, self.coarse.months[0], Reach.of(known)))
+        valid[known.rows, known.columns] = np.isfinite(
+            self.coarse.read(GWSA.name, self.coarse.months[0], Reach.of(known))
+        )
         found = [
             Window(row=cells.row + part.row, column=cells.column + part.column, height=part.height, width=part.width)
             for part in windows(cells.shape, (TILE, TILE))
@@ -181,5 +183,3 @@ def _check_inputs(dataset: Dataset, source: Inputs) -> None:
                 f"{dataset.product.id} (segment {segment}) was made from other inputs than {source.directory} holds: "
                 f"{len(other)} files differ, first {other[0]}"
             )
-
-

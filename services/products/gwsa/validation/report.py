@@ -51,6 +51,8 @@ class _Report:
     def part[T](self, name: str, compute: Callable[[], tuple[dict[str, Any], Rows, *tuple[T, ...]]]) -> tuple[T, ...]:
         """Compute a part and write its table; where it cannot be, its reason stands there, and is told."""
         self.note(f"{name.replace('_', ' ')} ...")
+        # what an earlier report left must not pass for this one's
+        (self.out / f"{name}.csv").unlink(missing_ok=True)
         try:
             told, rows, *more = compute()
         except NotComputed as reason:
@@ -64,6 +66,7 @@ class _Report:
 
     def picture(self, name: str, draw: Callable[[Path], None]) -> None:
         """Draw; where there is nothing to draw, that is told."""
+        (self.out / f"{name}.png").unlink(missing_ok=True)
         try:
             draw(self.out / f"{name}.png")
         except NotComputed as reason:

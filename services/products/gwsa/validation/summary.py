@@ -41,6 +41,10 @@ def _folds(part: Mapping[str, Any]) -> list[str]:
     lines = []
     for split in ("random", "space", "time"):
         one = part[split]
+        lines += [
+            f"folds at 1/4 degree, {split}: {region} is not computed: {why}"
+            for region, why in one["regions_not_computed"].items()
+        ]
         lines.append(
             f"folds at 1/4 degree, {split}: not computed: {one['not_computed']}"
             if "not_computed" in one

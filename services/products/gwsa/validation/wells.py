@@ -26,7 +26,6 @@ SPAN_SHARE = 0.8
 RULES = {"strict": STRICT, "loose": LOOSE}
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class AtWells:
     """Wells and the published series at them, in the months that both may have."""
@@ -276,5 +275,3 @@ def _correlation(one: Floats, other: Floats) -> float:
     parts = [values[known] - values[known].mean() for values in (one, other)]
     spread = np.sqrt((parts[0] ** 2).sum() * (parts[1] ** 2).sum())
     return float((parts[0] * parts[1]).sum() / spread) if spread > 1e-12 else float("nan")
-
-
