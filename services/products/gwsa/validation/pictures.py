@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -158,15 +159,13 @@ def draw_weights(path: Path, published: Published) -> None:
         np.where(valid, weight[labels], np.nan), extent=extent, cmap=shades, norm=BoundaryNorm(steps, 10)
     )
     figure.colorbar(image, ax=axes, label="weight of the model's detail, 0..1")
-    edges = (west + (np.arange(cells.width) + 0.5) / 4, north - (np.arange(cells.height) + 0.5) / 4)
+    axes.add_collection(LineCollection(_borders(labels, valid, west, north), colors="black", linewidths=1.0))
+    centres = (west + (np.arange(cells.width) + 0.5) / 4, north - (np.arange(cells.height) + 0.5) / 4)
     for number in present:
-        own = (labels == number) & valid
-        if 0 < own.sum() < own.size and min(own.shape) > 1:
-            axes.contour(*edges, own.astype(float), levels=[0.5], colors="black", linewidths=0.8)
-        row, column = _inmost(own)
+        row, column = _inmost((labels == number) & valid)
         axes.annotate(
             f"{names[number]}\n{weight[number]:.2f}",
-            (edges[0][column], edges[1][row]),
+            (centres[0][column], centres[1][row]),
             ha="center",
             va="center",
             fontsize=8,
@@ -213,6 +212,22 @@ def _inmost(own: NDArray[np.bool_]) -> tuple[int, int]:
     rows, columns = np.nonzero(own)
     at = int(np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2))
     return int(rows[at]), int(columns[at])
+
+
+def _borders(
+    labels: NDArray[np.int16], valid: NDArray[np.bool_], west: float, north: float
+) -> list[list[tuple[float, float]]]:
+    """Edges of coarse cells where one region ends and another begins, as lines in degrees."""
+    found = []
+    across = (labels[:, 1:] != labels[:, :-1]) & valid[:, 1:] & valid[:, :-1]
+    for row, column in np.argwhere(across).tolist():
+        x, y = west + (column + 1) / 4, north - row / 4
+        found.append([(x, y), (x, y - 0.25)])
+    down = (labels[1:] != labels[:-1]) & valid[1:] & valid[:-1]
+    for row, column in np.argwhere(down).tolist():
+        x, y = west + column / 4, north - (row + 1) / 4
+        found.append([(x, y), (x + 0.25, y)])
+    return found
 
 
 def _figure(size: tuple[float, float], published: Published) -> tuple[Figure, Axes]:

@@ -33,7 +33,7 @@ TOGETHER = 12
 """Months of the field without detail that are held at once: 20 MB in a tile."""
 
 
-class NotComputed(Exception):  # noqa: N818 - as all errors here, named for what happened
+class NotComputed(Exception):
     """A part of the report cannot be computed; the message says why."""
 
 

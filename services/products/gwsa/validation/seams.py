@@ -3,6 +3,10 @@
 Steps are absolute differences of neighbouring cells, along rows and along columns. Where a field has no seam the steps
 across an edge are those inside. Both medians are of stored steps, which are few whole numbers, so that a median is
 interpolated within its step as for grouped data: n steps of k count as spread over k - 1/2 .. k + 1/2.
+
+Regions end where groundwater changes, so that steps are large there without any seam. A border is therefore held
+against the steps inside the cells on its two sides as well, along the same line (our choice; both are reported, and
+what holds is decided by this one).
 """
 
 from typing import Any
@@ -16,7 +20,7 @@ from services.products.gwsa.validation.published import NotComputed, Published
 
 type Counts = NDArray[np.int64]
 
-KINDS = ("interior", "cell_edges", "region_borders")
+KINDS = ("interior", "cell_edges", "region_borders", "beside_borders")
 
 ALLOWED = 1.1
 """Largest ratio of medians (issue 5)."""
@@ -49,19 +53,15 @@ def seams(published: Published) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     told: dict[str, Any] = {"months": len(positions), "tiles": len(tiles), "tiles_in_all": of, "allowed": ALLOWED}
     for field, of_field in counts.items():
         inside = grouped_median(of_field["interior"])
-        found: dict[str, Any] = {"interior_cm": _cm(inside)}
         for kind in KINDS:
-            steps, median = int(of_field[kind].sum()), grouped_median(of_field[kind])
-            ratio = median / inside if inside else float("nan")
-            rows.append({"field": field, "steps": kind, "count": steps, "median_cm": _cm(median), "ratio": ratio})
-            if kind == "interior":
-                continue
-            found[kind] = (
-                {"count": steps, "median_cm": _cm(median), "ratio": ratio, "holds": bool(ratio <= ALLOWED)}
-                if steps
-                else {"not_computed": f"no {kind.replace('_', ' ')} in the cells looked at"}
-            )
-        told[field] = found
+            median = grouped_median(of_field[kind])
+            count, ratio = int(of_field[kind].sum()), _ratio(median, inside)
+            rows.append({"field": field, "steps": kind, "count": count, "median_cm": _cm(median), "ratio": ratio})
+        told[field] = {
+            "interior_cm": _cm(inside),
+            "cell_edges": _edges(of_field, "cell_edges", "interior"),
+            "region_borders": _edges(of_field, "region_borders", "beside_borders"),
+        }
     return told, rows
 
 
@@ -82,8 +82,16 @@ def count_steps(stored: NDArray[Any], labels: NDArray[np.int16], counts: dict[st
         edge = np.zeros(steps.shape, dtype=np.bool_)
         edge[:, FACTOR - 1 :: FACTOR] = True
         border = np.zeros(steps.shape, dtype=np.bool_)
-        border[:, FACTOR - 1 :: FACTOR] = (regions[:, 1:] != regions[:, :-1]).repeat(FACTOR, axis=0)
-        for kind, where in (("interior", ~edge), ("cell_edges", edge), ("region_borders", border)):
+        other = regions[:, 1:] != regions[:, :-1]
+        border[:, FACTOR - 1 :: FACTOR] = other.repeat(FACTOR, axis=0)
+        beside = np.pad(other, ((0, 0), (0, 1))) | np.pad(other, ((0, 0), (1, 0)))
+        near = beside.repeat(FACTOR, axis=0).repeat(FACTOR, axis=1)[:, :-1] & ~edge
+        for kind, where in (
+            ("interior", ~edge),
+            ("cell_edges", edge),
+            ("region_borders", border),
+            ("beside_borders", near),
+        ):
             counts[kind] += np.bincount(steps[where & known], minlength=_MOST)
 
 
@@ -100,6 +108,26 @@ def grouped_median(counts: Counts) -> float:
     before = int(below[at] - counts[at])
     low, width = (at - 0.5, 1.0) if at else (0.0, 0.5)
     return low + width * (total / 2 - before) / int(counts[at])
+
+
+def _edges(counts: dict[str, Counts], kind: str, against: str) -> dict[str, Any]:
+    """Steps of a kind against all that are inside, and against those that decide."""
+    number = int(counts[kind].sum())
+    if not number or not counts[against].any():
+        return {"not_computed": f"no {kind.replace('_', ' ')} in the cells looked at"}
+    median = grouped_median(counts[kind])
+    ratio = _ratio(median, grouped_median(counts[against]))
+    return {
+        "count": number,
+        "median_cm": _cm(median),
+        "ratio_to_interior": _ratio(median, grouped_median(counts["interior"])),
+        "ratio": ratio,
+        "holds": bool(ratio <= ALLOWED),
+    }
+
+
+def _ratio(median: float, inside: float) -> float:
+    return median / inside if inside else float("nan")
 
 
 def _cm(steps: float) -> float:

@@ -28,12 +28,14 @@ def summary(report: Mapping[str, Any]) -> list[str]:
 
 def _cross_scale(part: Mapping[str, Any]) -> list[str]:
     before, after = part["before_closure"], part["after_closure"]
-    kept = "within" if part["within_bound"] else "NOT WITHIN"
+    alone = f"not computed: {before['not_computed']}" if "not_computed" in before else _errors(before)
+    published = (
+        f"{_errors(after)}; largest {part['largest_after_closure_cm']:.4f} cm, "
+        f"{'within' if part['within_bound'] else 'NOT WITHIN'} the bound of {part['bound_cm']:.4f} cm"
+    )
     return [
-        "1/4 degree means before closure (models alone): "
-        + (f"not computed: {before['not_computed']}" if "not_computed" in before else _errors(before)),
-        f"1/4 degree means as published: {_errors(after)}; largest {part['largest_after_closure_cm']:.4f} cm, {kept} "
-        f"the bound of {part['bound_cm']:.4f} cm",
+        f"1/4 degree means before closure (models alone): {alone}",
+        f"1/4 degree means as published: {published}",
     ]
 
 
@@ -85,38 +87,42 @@ def _wells(part: Mapping[str, Any]) -> list[str]:
 
 def _seams(part: Mapping[str, Any]) -> list[str]:
     lines = []
-    for kind in ("cell_edges", "region_borders"):
+    for kind, inside in (("cell_edges", "inside"), ("region_borders", "beside them")):
         one, plain = part["published"][kind], part["plain"][kind]
         if "not_computed" in one:
             lines.append(f"steps at {kind.replace('_', ' ')}: not computed: {one['not_computed']}")
             continue
         other = "not computed" if "not_computed" in plain else _number(plain["ratio"])
-        lines.append(
-            f"steps at {kind.replace('_', ' ')}: {_number(one['ratio'])} times those inside (bilinear {other}), "
+        line = (
+            f"steps at {kind.replace('_', ' ')}: {_number(one['ratio'])} times those {inside} (bilinear {other}), "
             f"{'within' if one['holds'] else 'NOT WITHIN'} {part['allowed']:g}"
         )
+        if kind == "region_borders":
+            line += f"; {_number(one['ratio_to_interior'])} times all that are inside"
+        lines.append(line)
     return lines
 
 
 def _centres(part: Mapping[str, Any]) -> list[str]:
     apart = part["rms_difference_of_trends_cm_a_year"]
     trends = f"not computed: {apart['not_computed']}" if isinstance(apart, Mapping) else f"{apart:.3f} cm a year"
-    return [
+    told = (
         f"{part['centres']}: {part['rms_difference_cm']:.2f} cm apart (rms), median correlation "
-        f"{part['median_correlation']:.3f}, trends {trends}",
-        f"land models: not computed: {part['land_models']['not_computed']}",
-    ]
+        f"{part['median_correlation']:.3f}, trends {trends}"
+    )
+    return [told, f"land models: not computed: {part['land_models']['not_computed']}"]
 
 
 def _truth(part: Mapping[str, Any]) -> list[str]:
     one, other = part["published"], part["conservative_bilinear"]
-    return [
+    told = (
         f"against the truth (synthetic): RMSE {one['rmse_cm']:.3f} cm, conservative bilinear {other['rmse_cm']:.3f}; "
         f"within 1/4 degree {one['rmse_within_cells_cm']:.3f} and {other['rmse_within_cells_cm']:.3f} cm; correlation "
         f"of detail {_number(one['correlation_of_detail'])} and {_number(other['correlation_of_detail'])}; better in "
         f"{part['months_better']} of {part['months']} months; {one['within_uncertainty']:.0%} of errors within the "
         "stated uncertainty"
-    ]
+    )
+    return [told]
 
 
 def _errors(one: Mapping[str, Any]) -> str:
