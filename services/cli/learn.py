@@ -109,16 +109,16 @@ def validate(
 ) -> None:
     """Score the published values of a product against its ground truth."""
     work = _function(product, "validate")
-    session = open_session(context, store, as_json=as_json)
     name = collection if collection is not None else product
-    dataset = Dataset(session.store, current_version(session.store, name)[1])
     takes = inspect.signature(work).parameters
     options: dict[str, Any] = {"models": models_dir, "out": out}
     for option, value in options.items():
         if value is not None and option not in takes:
-            raise SettingsError(f"--{option}: validating {product} takes no such directory")
+            raise SettingsError(f"--{option}: the validation of {product} takes none")
     if "out" in takes and out is None:
         options["out"] = Path(".cenote/reports") / name
+    session = open_session(context, store, as_json=as_json)
+    dataset = Dataset(session.store, current_version(session.store, name)[1])
     given = {option: value for option, value in options.items() if value is not None}
     scores: dict[str, Any] = work(
         inputs if inputs is not None else Path(".cenote/inputs") / product, dataset, note, **given
