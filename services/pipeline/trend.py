@@ -132,9 +132,9 @@ class TrendRecipe:
             id=f"{self.source}_trend",
             title=f"{self.whole.title}: trend",
             description=(
-                f"Linear trend of `{of}` of the collection `{self.source}` from {span}, by least squares with an annual "
-                "cycle. Standard error and p value allow for lag-1 autocorrelation of what is left (Santer et al., 2000). "
-                f"Of version {self.version}. {self.whole.description}"
+                f"Linear trend of `{of}` of the collection `{self.source}` from {span}, by least squares with an "
+                "annual cycle. Standard error and p value allow for lag-1 autocorrelation of what is left (Santer et "
+                f"al., 2000). Of version {self.version}. {self.whole.description}"
             ),
             step=f"P{self.months.starts[-1] - self.months.starts[0] + 1}M",
             quantities=(trend, error, p_value),

@@ -77,8 +77,17 @@ _STATIC = {
 }
 """Unit, type as stored, scale, missing."""
 
+AREA = 2
+"""Degrees around the region that are balanced: what decides about a cell at its edge lies in them."""
+
 _SETTINGS = f"""# {SYNTHETIC}
 synthetic = true
+area = [{{west}}, {{south}}, {{east}}, {{north}}]
+
+[trees]
+trees = 60
+depth = 5
+learning_rate = 0.15
 
 [grace]
 files = "CSR_GRACE*.nc"
@@ -121,7 +130,7 @@ name = "ndvi"
 files = "ndvi_*.tif"
 units = "1"
 monthly = true
-time = "ndvi_{{year}}-{{month}}"
+time = "ndvi_{{{{year}}}}-{{{{month}}}}"
 
 [[predictors]]
 name = "precipitation"
@@ -196,7 +205,8 @@ def _write_all(directory: Path, world: Groundwater, months: list[int]) -> Iterat
 
 def _tasks(world: Groundwater, seen: Seen, months: list[int]) -> Iterator[tuple[str, Callable[[Path], object]]]:
     """Each file and what writes it."""
-    yield "gwsa.toml", lambda part: part.write_text(_SETTINGS)
+    settings = _SETTINGS.format(**asdict(world.region.wider(AREA)))
+    yield "gwsa.toml", lambda part: part.write_text(settings)
     yield "aquifers.geojson", _write_aquifers
     yield "land_mask.tif", partial(_write_land, world=world)
     for name in _STATIC:

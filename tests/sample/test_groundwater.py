@@ -134,7 +134,8 @@ def test_the_coast_has_detail_of_1_120_degree_and_the_place_of_the_earths(world:
 
 
 def test_detail_that_no_predictor_knows_is_about_half_of_what_they_know(world: Groundwater) -> None:
-    known, unseen = [], []
+    known: list[float] = []
+    unseen: list[float] = []
     for month in MONTHS[::15].tolist():
         parts = world.components(month)
         for names, sums in ((KNOWN_DETAIL, known), (UNSEEN_DETAIL, unseen)):
@@ -187,8 +188,8 @@ def test_trees_that_see_every_predictor_explain_less_than_two_thirds_of_what_cli
         ):
             series.setdefault(name, []).append(values[fine[0] // size, fine[1] // size])
     features = []
-    for values in series.values():
-        whole = np.array(values)
+    for seen_values in series.values():
+        whole = np.array(seen_values)
         features += [whole[3 - lag : len(whole) - lag] for lag in range(4)]
         # what an anomaly is, trees are told
         features.append(without_climate(np.nan_to_num(whole[3:])))

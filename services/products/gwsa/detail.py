@@ -22,6 +22,8 @@ from services.products.gwsa.reach import Reach
 from services.products.gwsa.refine import interpolated
 from services.products.gwsa.regions import REACH, shares
 
+type Engine = Literal["onnx", "xgboost"]
+
 REGIONS_FILE = "regions.json"
 """What ``cenote export gwsa`` writes beside the folders of the models."""
 
@@ -77,13 +79,16 @@ class Detail:
     digests: Mapping[str, str]
     """Name of the model -> sha256 of its card; of those that are asked."""
 
+    engine: Engine = "onnx"
+
     @classmethod
-    def open(cls, directory: Path, features: Mapping[str, str]) -> "Detail":
+    def open(cls, directory: Path, features: Mapping[str, str], engine: Engine = "onnx") -> "Detail":
         """Check the models of a directory.
 
         Args:
             directory: what ``cenote export gwsa`` wrote.
             features: what the inputs give, names in order and units.
+            engine: what asks the models.
 
         Raises:
             ModelRefused: if a file does not hold, or a model takes other features.
@@ -101,12 +106,12 @@ class Detail:
         digests: dict[str, str] = {}
         for region in document.regions:
             if region.weight > 0:
-                card = _opened(directory / region.name).card
+                card = _opened(directory / region.name, engine).card
                 _check(card, features)
                 digests[f"gwsa_{region.name}"] = card.digest
         if list(document.features.items()) != list(features.items()):
             raise ModelRefused(f"{path}: the models take {document.features}, the inputs give {dict(features)}")
-        return cls(directory=directory.resolve(), regions=tuple(document.regions), digests=digests)
+        return cls(directory=directory.resolve(), regions=tuple(document.regions), digests=digests, engine=engine)
 
     @property
     def directories(self) -> dict[str, Path]:
@@ -115,7 +120,8 @@ class Detail:
 
     def facts(self) -> dict[str, Any]:
         """What decides the detail besides the models."""
-        return {region.name: {"weight": region.weight, "sigma_cm": region.sigma} for region in self.regions}
+        regions = {region.name: {"weight": region.weight, "sigma_cm": region.sigma} for region in self.regions}
+        return {"engine": self.engine, "regions": regions}
 
     def check(self, regions: tuple[str, ...]) -> None:
         """Compare with the regions of the coarse field.
@@ -186,7 +192,7 @@ class Detail:
     def _predictors(self) -> dict[str, Predictor]:
         found: dict[str, Predictor] = {}
         for name, directory in self.directories.items():
-            predictor = _opened(directory)
+            predictor = _opened(directory, self.engine)
             if predictor.card.digest != self.digests[name]:
                 raise ModelRefused(f"the card of {name} is {predictor.card.digest}, planned with {self.digests[name]}")
             found[name.removeprefix("gwsa_")] = predictor
@@ -196,9 +202,17 @@ class Detail:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
-def _opened(directory: Path) -> Predictor:
+def _opened(directory: Path, engine: Engine) -> Predictor:
     try:
-        return Predictor.open(directory)
+        if engine == "onnx":
+            return Predictor.open(directory)
+        from models.gwsa.native import NativePredictor  # noqa: PLC0415 - xgboost is there only where it is asked for
+
+        return NativePredictor.open(directory)
+    except ModuleNotFoundError as error:
+        raise ModelRefused(
+            f'gwsa.toml asks for engine = "xgboost", and {error.name} is not installed here; "onnx" needs nothing more'
+        ) from None
     except ModelError as error:
         raise ModelRefused(str(error)) from error
 

@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -97,6 +97,9 @@ class TreeSettings(_Part):
     learning_rate: float = Field(default=0.05, gt=0, le=1)
     subsample: float = Field(default=0.85, gt=0, le=1)
     colsample: float = Field(default=0.8, gt=0, le=1)
+    engine: Literal["onnx", "xgboost"] = "onnx"
+    """What asks them when a map is rendered: the reference, or XGBoost itself, which is faster and must be installed
+    wherever a task runs; its answers differ in the last digits."""
 
 
 class CautionSettings(Files):

@@ -15,7 +15,6 @@ from services.core import layout
 from services.core.errors import ModelRefused
 from services.core.grid import Window
 from services.core.product import Product
-from services.core.quantity import Quantity
 from services.core.time_axis import TimeAxis
 from services.pipeline.recipe import Each, Input
 from services.products.gwsa.coarse import Coarse, prepare
@@ -56,7 +55,7 @@ def open_recipe(inputs: Path, models: Path | None = None) -> "Gwsa":
             f"no models are shipped for {inputs}: `cenote train gwsa` and `cenote export gwsa` make them, and --models "
             f"names them; {SETTINGS} may say detail = false to do without"
         )
-    return Gwsa(source=found, detail=Detail.open(models or DIRECTORY, found.features))
+    return Gwsa(source=found, detail=Detail.open(models or DIRECTORY, found.features, found.settings.trees.engine))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,16 +151,16 @@ class Gwsa:
             values = refined(scene.blocks, coarse, said.values)
             side = slice(DETAIL_HALO * FACTOR, -DETAIL_HALO * FACTOR)
             beyond, variance = said.extrapolated[side, side], variance + said.variance[side, side]
-        gone = np.where(scene.blocks.inside(HALO).land, 0.0, np.nan)
         filled = np.full(values.shape, scene.coarse.read_filled(month))
-        found: tuple[tuple[Quantity, NDArray[Any]], ...] = (
-            (GWSA, values),
-            (UNCERTAINTY, np.sqrt(variance)),
-            (FILLED, filled),
-            (EXTRAPOLATED, beyond),
-            (CAUTION, scene.caution),
-        )
-        return {quantity.name: quantity.pack(one + gone) for quantity, one in found}
+        layers: dict[str, NDArray[Any]] = {
+            GWSA.name: values,
+            UNCERTAINTY.name: np.sqrt(variance),
+            FILLED.name: filled,
+            EXTRAPOLATED.name: beyond,
+            CAUTION.name: scene.caution,
+        }
+        gone = np.where(scene.blocks.inside(HALO).land, 0.0, np.nan)
+        return {one.name: one.pack(layers[one.name] + gone) for one in PRODUCT.quantities}
 
     @cached_property
     def _coarse(self) -> Coarse:

@@ -188,7 +188,7 @@ def _learn(inputs: Inputs, coarse: Coarse, table: Table, out: Path, seed: int, r
         fit,
         names=list(inputs.features),
         units=list(inputs.features.values()),
-        settings=Settings(**inputs.settings.trees.model_dump()),
+        settings=Settings(**inputs.settings.trees.model_dump(exclude={"engine"})),
         seed=seed,
     )
     features = np.concatenate([table.features(month)[near] for month in table.months])

@@ -1,0 +1,219 @@
+"""The coarse field: the water balance by another way, its errors, what is filled, and where it is kept."""
+
+import json
+import pickle
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from distributed import Client
+
+from services.core.errors import InputRefused
+from services.core.grid import Window
+from services.pipeline.recipe import Here
+from services.pipeline.run import cluster, each
+from services.products.gwsa import gaps
+from services.products.gwsa.balance import balance
+from services.products.gwsa.coarse import Coarse, prepare
+from services.products.gwsa.declaration import BASE_MONTHS, COARSE
+from services.products.gwsa.inputs import SETTINGS, Inputs
+from services.products.gwsa.reach import Reach
+from services.sample.groundwater import Groundwater
+
+pytestmark = pytest.mark.slow  # as a whole
+
+
+def cell(coarse: Coarse, longitude: float, latitude: float) -> tuple[int, int]:
+    row, column = COARSE.locate(longitude, latitude)
+    return row - coarse.window.row, column - coarse.window.column
+
+
+PLACES = ((70.6, 22.9), (72.9, 24.1), (73.4, 21.2))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_cell_is_grace_less_gldas_as_xarray_reads_them(
+    place: tuple[float, float], written: Path, opened: Inputs, coarse: Coarse
+) -> None:
+    longitude, latitude = place
+    near = {"lat": latitude, "lon": longitude, "method": "nearest"}
+    (name,) = written.glob("CSR_GRACE*.nc")
+    with xr.open_dataset(name, engine="h5netcdf", decode_times=False) as file:
+        solutions = file["lwe_thickness"].sel(**near).values.astype(float)
+    months = np.arange(opened.months.starts[0], opened.months.starts[-1] + 1)
+    total = np.full(len(months), np.nan)
+    total[np.searchsorted(months, opened.solution_months)] = solutions
+    stores = np.zeros(len(months))
+    base = np.isin(months, BASE_MONTHS)
+    for place_, month in enumerate(months):
+        day = np.datetime64(int(month), "M")
+        file_name = written / f"GLDAS_NOAH025_M.A{str(day).replace('-', '')}.021.nc4"
+        with xr.open_dataset(file_name, engine="h5netcdf", decode_times=False) as file:
+            here = file.sel(**near).isel(time=0)
+            stores[place_] = sum(
+                float(here[variable])
+                for variable in (
+                    "SoilMoi0_10cm_inst",
+                    "SoilMoi10_40cm_inst",
+                    "SoilMoi40_100cm_inst",
+                    "SoilMoi100_200cm_inst",
+                    "SWE_inst",
+                    "CanopInt_inst",
+                )
+            )
+    known = ~np.isnan(total)
+    expected = total - total[base].mean() - (stores - stores[base].mean()) / 10
+    row, column = cell(coarse, longitude, latitude)
+    found = coarse.read_all("gwsa")[:, row, column]
+    np.testing.assert_allclose(found[known], expected[known], atol=2e-5)
+    assert np.isfinite(found).all()
+    assert known.sum() == 192
+    assert [not coarse.read_filled(int(month)) for month in months] == known.tolist()
+
+
+def test_it_is_the_truth_with_graces_noise(opened: Inputs, coarse: Coarse, world: Groundwater) -> None:
+    off = []
+    for month in opened.solution_months[::24]:
+        truth = world.coarse(month)
+        window = Reach(row=(90 - 25) * 4, column=(180 + 68) * 4, height=20, width=24)
+        found = coarse.read("gwsa", month, window)
+        some = np.isfinite(truth) & np.isfinite(found)
+        assert some.mean() > 0.5
+        off.append((found - truth)[some])
+    assert 0.5 < np.concatenate(off).std() < 2.0, "the noise is stated as about 1 cm"
+
+
+def test_filled_months_are_less_certain_and_the_error_adds_up(opened: Inputs, coarse: Coarse) -> None:
+    error = coarse.read_all("gwsa_uncertainty")
+    filled = np.array([coarse.read_filled(month) for month in coarse.months])
+    some = np.isfinite(error[0])
+    assert filled.sum() == 33
+    assert (error[filled][:, some].min(axis=0) > error[~filled][:, some].max(axis=0)).all()
+    # within known months nothing depends on time: the other centre's difference and shares of what varies
+    assert np.ptp(error[~filled][:, some], axis=0).max() < 1e-5
+    stores = [coarse.read_all(name)[:, some] for name in ("soil_moisture", "snow", "canopy")]
+    shares = sum((opened.settings.gldas.uncertainty * one.std(axis=0)) ** 2 for one in stores)
+    rest = error[~filled][0, some] ** 2 - shares
+    assert (rest > 0).all(), "what is left is GRACE's"
+
+
+def test_bands_and_windows_give_the_same_cells(opened: Inputs, coarse: Coarse) -> None:
+    part = Window(row=coarse.window.row + 9, column=coarse.window.column + 11, height=4, width=5)
+    found = balance(opened, part)
+    whole = coarse.read_all("gwsa")[:, 9:13, 11:16]
+    np.testing.assert_allclose(found.gwsa, whole, atol=2e-5)
+    np.testing.assert_allclose(found.gwsa, found.twsa - sum(found.stores.values()), atol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with cluster(2) as made:
+        assert made is not None
+        yield made
+
+
+@pytest.mark.cluster
+def test_workers_prepare_the_same_bytes(opened: Inputs, coarse: Coarse, client: Client, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    shutil.copytree(coarse.directory, kept)
+    shutil.rmtree(coarse.directory)
+    said: list[str] = []
+    again = prepare(opened, each(client), said.append)
+    assert again == coarse
+    assert any("water balance" in line for line in said)
+    for name in ("gwsa", "gwsa_uncertainty", "region"):
+        for path in sorted((kept / "coarse.zarr" / name).rglob("*")):
+            if path.is_file():
+                assert path.read_bytes() == (coarse.directory / path.relative_to(kept)).read_bytes(), path
+
+
+def test_it_is_kept_and_found_again(opened: Inputs, coarse: Coarse) -> None:
+    said: list[str] = []
+    assert prepare(opened, Here(), said.append) == coarse
+    assert said == []
+    assert pickle.loads(pickle.dumps(coarse)) == coarse  # noqa: S301 - our own bytes
+    assert not list(coarse.directory.parent.glob(".*part"))
+    with xr.open_zarr(coarse.directory / "coarse.zarr", consolidated=False) as shown:
+        assert shown["gwsa"].dims == ("time", "y", "x")
+        assert str(shown["time"].values[0])[:7] == "2002-04"
+        assert shown["gwsa"].attrs["units"] == "cm"
+
+
+def test_ways_of_filling_differ_where_there_is_no_solution_only(opened: Inputs, written: Path) -> None:
+    part = Window(row=266, column=1005, height=2, width=3)
+    found = balance(opened, part)
+    settings = opened.settings
+    linear = settings.model_copy(update={"grace": settings.grace.model_copy(update={"fill": "linear"})})
+    other = balance(Inputs(**{**vars(opened), "settings": linear}), part)
+    filled = found.filled.any(axis=(1, 2))
+    assert filled.sum() == 33
+    assert not np.allclose(found.gwsa[filled], other.gwsa[filled], atol=0.1)
+    np.testing.assert_allclose(found.gwsa[~filled], other.gwsa[~filled], atol=1e-9)
+    assert set(gaps.METHODS) >= {"linear", "ssa", settings.grace.fill}
+    assert written.is_dir()
+
+
+def spoilt(written: Path, tmp_path: Path, old: str, new: str) -> Path:
+    """The inputs by links, with another gwsa.toml."""
+    folder = tmp_path / "inputs"
+    folder.mkdir()
+    for path in written.iterdir():
+        if path.name not in {SETTINGS, "prepared"}:
+            (folder / path.name).symlink_to(path)
+    text = (written / SETTINGS).read_text()
+    assert old in text
+    (folder / SETTINGS).write_text(text.replace(old, new))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            'files = "elevation.tif"',
+            'files = "height.tif"',
+            r"predictor elevation names 'height\.tif', and .* holds no",
+        ),
+        ('units = "K"', 'units = "degC"', r"air_temperature is in 'K', and 'degC' is asked for"),
+        ('files = "CSR_GRACE*.nc"', 'files = "*.nc"', r"grace must be one file"),
+        ("[grace]", '[grace]\nfill = "guess"', r"no way of filling called 'guess'; there are climatology_trend_ar1"),
+        ("synthetic = true", "synthetic = true\ncolour = 1", r"gwsa\.toml: colour: Extra inputs are not permitted"),
+        ("synthetic = true", "synthetic = ", r"gwsa\.toml is no TOML"),
+        ('name = "slope"', 'name = "elevation"', r"predictor 'elevation' stands twice"),
+        ('name = "slope"', 'name = "year"', r"predictor 'year' stands twice, or has a name that is taken"),
+        ('name = "name"', 'name = "label"', r"aquifers\.geojson"),
+    ],
+)
+def test_settings_that_do_not_hold_are_refused_by_name(
+    old: str, new: str, said: str, written: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputRefused, match=said) as refusal:
+        Inputs.find(spoilt(written, tmp_path, old, new))
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_month_of_gldas_that_lacks_is_named(written: Path, tmp_path: Path) -> None:
+    folder = spoilt(written, tmp_path, "synthetic", "synthetic")
+    (folder / "GLDAS_NOAH025_M.A200707.021.nc4").unlink()
+    with pytest.raises(InputRefused, match="2007-07"):
+        Inputs.find(folder)
+
+
+def test_an_area_without_values_is_refused(written: Path, tmp_path: Path) -> None:
+    folder = spoilt(written, tmp_path, "area = [66, 18, 76, 27]", "area = [-40, 30, -30, 40]")
+    inputs = Inputs.find(folder).hashed()
+    with pytest.raises(InputRefused, match="no cell has both GRACE and GLDAS values"):
+        prepare(inputs, Here(), lambda _: None)
+    assert list((folder / "prepared").iterdir()) == []
+
+
+def test_another_file_is_another_preparation(written: Path, tmp_path: Path, coarse: Coarse) -> None:
+    folder = spoilt(written, tmp_path, "learning_rate = 0.15", "learning_rate = 0.15\nsubsample = 0.9")
+    other = Coarse.of(Inputs.find(folder).hashed())
+    assert other.directory.name != coarse.directory.name
+    same = Coarse.of(Inputs.find(written).hashed())
+    assert same.directory.name == coarse.directory.name
+    assert json.loads((coarse.directory / "facts.json").read_text())["months_filled"] == 33
