@@ -85,7 +85,7 @@ class Scene:
 
 
 def folds(
-    published: Published, table: Table, seed: int, note: Callable[[str], None], settings: Any = None
+    published: Published, table: Table, seed: int, note: Callable[[str], None]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Hold out, learn, and compare with the obvious guess.
 
@@ -94,7 +94,6 @@ def folds(
         table: the predictors over land.
         seed: of folds, rows and trees.
         note: told how far it is.
-        settings: ``models.gwsa.train.Settings``; None: the defaults, those of the product.
 
     Returns:
         JSON data, and a row for each region and way of holding out.
@@ -108,7 +107,7 @@ def folds(
         raise NotComputed(
             f"it learns models, which needs the package {error.name}: install cenote with its train extra"
         ) from None
-    grown = settings or Settings()
+    grown = Settings(**published.source.settings.trees.model_dump(exclude={"engine"}))
     features = published.source.features
     learn = partial(
         fit,

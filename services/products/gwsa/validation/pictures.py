@@ -147,7 +147,7 @@ def draw_weights(path: Path, published: Published) -> None:
     labels = published.coarse.labels(Reach.of(cells))
     valid = np.isfinite(published.coarse.read(GWSA.name, published.coarse.months[0], Reach.of(cells)))
     names = published.coarse.regions
-    weight = np.array([detail[name]["weight"] for name in names], dtype=np.float64)
+    weight = np.array([detail["regions"][name]["weight"] for name in names], dtype=np.float64)
     present = np.unique(labels[valid]).tolist()
     west, north = cells.column / 4 - 180, 90 - cells.row / 4
     extent = (west, west + cells.width / 4, north - cells.height / 4, north)

@@ -84,7 +84,6 @@ def validate(
     out: Path,
     models: Path | None = None,
     seed: int = 0,
-    trees: Any = None,
 ) -> dict[str, Any]:
     """Compare a published version with all that it can be compared with, and write the report.
 
@@ -95,7 +94,6 @@ def validate(
         out: directory for report.json, tables and pictures; made if it is not there.
         models: what the version was rendered with; None: the sample Earth's.
         seed: of folds, of rows and of what is looked at where there is too much.
-        trees: ``models.gwsa.train.Settings`` of the models that are learned in folds; None: the product's.
 
     Returns:
         The report, as JSON data: scores on synthetic inputs are labelled so.
@@ -116,7 +114,7 @@ def validate(
         raise InputRefused(f"{out} cannot be written: {error.strerror}") from None
     made = _Report(out=out, note=note)
     made.part("cross_scale", lambda: cross_scale(published, _there(detail, missing)))
-    made.part("folds", lambda: folds(published, tabulate(source, coarse, Here(), note), seed, note, trees))
+    made.part("folds", lambda: folds(published, tabulate(source, coarse, Here(), note), seed, note))
     made.part("regions", lambda: worth(published, _there(detail, missing)))
     read = made.part("wells", lambda: _wells(published, note))
     made.part("seams", lambda: seams(published))
@@ -173,7 +171,7 @@ def _models(dataset: Dataset, source: Inputs, models: Path | None) -> tuple[Deta
     place = models or (DIRECTORY if source.settings.synthetic else None)
     if place is None or (models is None and not (place / REGIONS_FILE).is_file()):
         return None, "the models are not given (--models DIR)"
-    detail = Detail.open(place, source.features)
+    detail = Detail.open(place, source.features, source.settings.trees.engine)
     for segment, origin in dataset.version.provenance.items():
         if dict(origin.get("models", {})) != dict(detail.digests):
             raise ModelRefused(
