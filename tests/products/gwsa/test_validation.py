@@ -157,8 +157,11 @@ def test_the_report_has_every_part_table_and_picture(report: tuple[dict[str, Any
     assert found["synthetic"] is True
     assert found["folds"]["synthetic"] is found["wells"]["synthetic"] is found["truth"]["synthetic"] is True
     assert "synthetic" in found["summary"][0]
-    # two months of two years leave calendar months with one value only, once a year is held out
-    assert found["folds"]["time"]["regions_not_computed"] or found["folds"]["time"]["rows"]
+    for split in folding.SPLITS:
+        assert found["folds"][split]["regions_not_computed"] == {}
+        assert found["folds"][split]["rows"] > 1000
+        of_regions = [row for row in table(out / "folds.csv") if row["split"] == split]
+        assert sum(int(row["rows"]) for row in of_regions) == found["folds"][split]["rows"]
     assert "land models: not computed" in "\n".join(found["summary"])
     assert found["centres"]["land_models"]["not_computed"]
     assert any(line.startswith("pictures") for line in told)
@@ -442,6 +445,8 @@ def scene(seed: int = 0, years: int = 6) -> Scene:
     features = np.stack([number, values], axis=2).astype(np.float32)
     return Scene(
         values=values,
+        record=np.concatenate([random.normal(size=(18, len(rows))), values]),
+        before=18,
         features=features,
         area=random.random(len(rows)) + 0.5,
         mine=columns < 1006,
@@ -485,19 +490,22 @@ def test_each_value_is_held_out_once_and_never_learned_from(split: str) -> None:
 
 def test_guesses_in_time_are_climatology_and_trend_of_the_rest() -> None:
     at = scene()
-    time = np.arange(len(at.values))[:, None]
+    time = np.arange(-at.before, len(at.values))[:, None]
     exact = np.sin(2 * np.pi * time / 12) * np.arange(len(at.rows)) + 0.1 * time
-    exact[~at.used] = np.nan
+    values = np.where(at.used[:, None], exact[at.before :], np.nan)
     for split in ("random", "time"):
-        for known, _, guess, _ in held_out(replace(at, values=exact), split, lambda *_: lambda rows: rows[:, 0], 0):
+        for known, _, guess, _ in held_out(
+            replace(at, values=values, record=exact), split, lambda *_: lambda rows: rows[:, 0], 0
+        ):
             np.testing.assert_allclose(guess, known, atol=1e-9)
     # and with noise, that of the masked series
     of = folding._dealt(at, "time", 0)
     known, _, guess, _ = next(held_out(at, "time", lambda *_: lambda rows: rows[:, 0], 0))
     held = (of == 0) & np.isfinite(at.values) & at.mine
     np.testing.assert_array_equal(known, at.values[held])
-    masked = np.where(of == 0, np.nan, at.values)
-    np.testing.assert_allclose(guess, climatology_trend(masked)[held])
+    masked = at.record.copy()
+    masked[at.before :][of == 0] = np.nan
+    np.testing.assert_allclose(guess, climatology_trend(masked)[at.before :][held])
 
 
 def test_guesses_in_space_are_inverse_distances_one_by_one() -> None:

@@ -3,11 +3,12 @@
 A value may be easy to guess: from the same cell's other months, or from the cells around. Three ways of holding out ask
 three questions, and each has the guess that it must beat:
 
-- random: cells and months at random; the cell's climatology and trend of the other months;
+- random: cells and months at random; the cell's climatology and trend of all other months of the balance;
 - space: squares of 2 degrees; the 8 nearest cells of the others, weighted by the inverse square of their distance;
-- time: blocks of 12 months; the cell's climatology and trend of the other months.
+- time: blocks of 12 months; the cell's climatology and trend of all other months of the balance.
 
-Months that GRACE did not see are left out of all: they are made of the others, held out or not.
+The balance begins before many predictors do, so that the guess may know more months than the model (our choice: whoever
+guesses has them). Months that GRACE did not see are left out of all: they are made of the others, held out or not.
 """
 
 import os
@@ -49,9 +50,9 @@ MOST_ROWS = 20_000
 """Rows that a model of a fold learns from, drawn at random where there are more (our choice: 15 models a region)."""
 
 SPLITS = {
-    "random": "climatology and trend of the cell's training months",
+    "random": "climatology and trend of the cell's other months",
     "space": "inverse square distance of the 8 nearest training cells",
-    "time": "climatology and trend of the cell's training months",
+    "time": "climatology and trend of the cell's other months",
 }
 """How values are held out, and the obvious guess."""
 
@@ -62,6 +63,12 @@ class Scene:
 
     values: Cells
     """GWSA ``(time, cell)``, cm; every month from the first to the last, NaN in those that are not used."""
+
+    record: Cells
+    """GWSA of all months of the balance, also those that no predictor has, ``(month, cell)``, cm; NaN if not used."""
+
+    before: int
+    """Months of ``record`` before the first of ``values``."""
 
     features: Floats
     """``(time, cell, feature)``."""
@@ -170,7 +177,10 @@ def scene_of(published: Published, table: Table, number: int) -> Scene:
     valid = np.isfinite(coarse.read(GWSA.name, coarse.months[0], Reach.of(coarse.window))) & (table.land > 0)
     labels = coarse.read_labels()
     near = with_buffer(labels, number, valid)
-    values = coarse.read_all(GWSA.name)[axis[0] - coarse.months[0] :][: len(axis), near]
+    record = coarse.read_all(GWSA.name)[:, near]
+    record[[coarse.read_filled(month) for month in coarse.months]] = np.nan
+    before = int(axis[0]) - coarse.months[0]
+    values = record[before : before + len(axis)].copy()
     use = np.array([int(month) in table.months and not coarse.read_filled(int(month)) for month in axis])
     if not use.any() or not near.any():
         raise NotComputed(f"{coarse.regions[number]} has no month that GRACE saw and all predictors have")
@@ -182,6 +192,8 @@ def scene_of(published: Published, table: Table, number: int) -> Scene:
     rows, columns = np.nonzero(near)
     return Scene(
         values=values,
+        record=record,
+        before=before,
         features=features,
         area=table.land[near],
         mine=(labels == number)[near],
@@ -255,8 +267,11 @@ def _guess(scene: Scene, split: str, held: NDArray[np.bool_]) -> Cells:
     """What is obvious, ``(time, cell)``; NaN where it is not asked for."""
     if split == "space":
         return _nearest(scene, held[0])
+    record = scene.record.copy()
+    span = slice(scene.before, scene.before + len(held))
+    record[span][held] = np.nan
     found = np.full(scene.values.shape, np.nan)
-    found[:, scene.mine] = climatology_trend(np.where(held, np.nan, scene.values)[:, scene.mine])
+    found[:, scene.mine] = climatology_trend(record[:, scene.mine])[span]
     return found
 
 
