@@ -49,7 +49,7 @@ from services.products.gwsa.validation.wells import at_wells, scores
 from services.sample.groundwater import Groundwater
 from services.sample.groundwater_files import write_groundwater
 
-pytestmark = pytest.mark.slow  # as a whole
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # as a whole; the first test trains, renders and reports
 
 COARSE_WINDOW = Window(row=0, column=0, height=COARSE.height, width=COARSE.width)
 
@@ -79,9 +79,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     place = tmp_path_factory.mktemp("validation")
     inputs = write_groundwater(place / "inputs", "small", months=MONTHS)
     toml = inputs / "gwsa.toml"
-    toml.write_text(
-        re.sub(r"(?s)\n\[trees\].*?(?=\n\[|$)", "", toml.read_text()) + "\n[trees]\ntrees = 12\ndepth = 4\n"
-    )
+    without = re.sub(r"(?s)\n\[trees\].*?(?=\n\[|$)", "", toml.read_text())
+    toml.write_text(without + "\n[trees]\ntrees = 12\ndepth = 4\n")
     training.train(inputs, place / "models", 0, lambda _: None)
     training.export(place / "models", place / "models", lambda _: None)
     run(
