@@ -6,6 +6,7 @@ import re
 import shutil
 import statistics
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -329,7 +330,7 @@ def test_where_the_sample_has_no_truth_none_is_scored(made: Made, monkeypatch: p
 
 
 def planted(
-    made: Made, directory: Path, series: dict[str, tuple[float, float, Floats | None]], sign: float
+    made: Made, directory: Path, series: Mapping[str, tuple[float, float, Floats | None]], sign: float
 ) -> Published:
     """The version with wells that measured these storages (cm), as depths to water at a specific yield of a tenth."""
     months = [np.datetime64(month, "M") for month in made.published.dataset.time.starts]
