@@ -1,5 +1,6 @@
 """Commands for models: train, export, validate."""
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from services.cli.make import SchedulerOption
 from services.cli.session import DryRunOption, JsonOption, StoreOption, note, open_session, say
 from services.core.catalog import current_version
 from services.core.dataset import Dataset
-from services.core.errors import Refused
+from services.core.errors import Refused, SettingsError
 
 ProductArgument = Annotated[str, typer.Argument(metavar="PRODUCT")]
 WorkersOption = Annotated[
@@ -92,15 +93,38 @@ def validate(
     context: typer.Context,
     product: ProductArgument,
     inputs: InputsOption = None,
+    collection: Annotated[
+        str | None, typer.Option(metavar="ID", help="A part of the product, such as PRODUCT_NAME.  [default: PRODUCT]")
+    ] = None,
+    models_dir: Annotated[
+        Path | None,
+        typer.Option("--models", metavar="DIR", help="What it was rendered with.  [default: as shipped]"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where reports go.  [default: .cenote/reports/COLLECTION]"),
+    ] = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score the published values of a product against its ground truth."""
     work = _function(product, "validate")
+    name = collection if collection is not None else product
+    takes = inspect.signature(work).parameters
+    options: dict[str, Any] = {"models": models_dir, "out": out}
+    for option, value in options.items():
+        if value is not None and option not in takes:
+            raise SettingsError(f"--{option}: the validation of {product} takes none")
+    if "out" in takes and out is None:
+        options["out"] = Path(".cenote/reports") / name
     session = open_session(context, store, as_json=as_json)
-    dataset = Dataset(session.store, current_version(session.store, product)[1])
-    scores: dict[str, Any] = work(inputs if inputs is not None else Path(".cenote/inputs") / product, dataset, note)
-    session.say(scores, [f"{name}: {value}" for name, value in scores.items()])
+    dataset = Dataset(session.store, current_version(session.store, name)[1])
+    given = {option: value for option, value in options.items() if value is not None}
+    scores: dict[str, Any] = work(
+        inputs if inputs is not None else Path(".cenote/inputs") / product, dataset, note, **given
+    )
+    lines = scores.get("summary") or [f"{key}: {value}" for key, value in scores.items()]
+    session.say(scores, [*lines, f"report in {options['out']}"] if "out" in given else lines)
 
 
 @contextmanager

@@ -4,5 +4,6 @@ from services.products.gwsa.declaration import PRODUCT
 from services.products.gwsa.render import open_recipe
 from services.products.gwsa.sample import sample_area, write_sample
 from services.products.gwsa.training import export, train
+from services.products.gwsa.validation import validate
 
-__all__ = ["PRODUCT", "export", "open_recipe", "sample_area", "train", "write_sample"]
+__all__ = ["PRODUCT", "export", "open_recipe", "sample_area", "train", "validate", "write_sample"]

@@ -1,0 +1,211 @@
+"""``cenote validate gwsa``: every comparison that the inputs allow, as numbers, tables and pictures.
+
+What cannot be computed stands in the report with its reason, and is told.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.gwsa import DIRECTORY
+from services.core.dataset import Dataset
+from services.core.errors import InputRefused, ModelRefused
+from services.pipeline.recipe import Here
+from services.products.gwsa.coarse import prepare
+from services.products.gwsa.detail import REGIONS_FILE, Detail
+from services.products.gwsa.inputs import Inputs
+from services.products.gwsa.table import tabulate
+from services.products.gwsa.validation.centres import centres
+from services.products.gwsa.validation.folds import folds
+from services.products.gwsa.validation.published import NotComputed, Published
+from services.products.gwsa.validation.scales import cross_scale
+from services.products.gwsa.validation.seams import seams
+from services.products.gwsa.validation.summary import summary
+from services.products.gwsa.validation.truth import against_truth
+from services.products.gwsa.validation.wells import at_wells, scores
+from services.products.gwsa.validation.worth import worth
+
+type Note = Callable[[str], None]
+type Rows = list[dict[str, Any]]
+
+REPORT = "report.json"
+
+
+@dataclass(kw_only=True)
+class _Report:
+    """What there is so far."""
+
+    out: Path
+    note: Note
+    parts: dict[str, Any] = field(default_factory=dict)
+    tables: dict[str, str] = field(default_factory=dict)
+    pictures: dict[str, str] = field(default_factory=dict)
+
+    def part[T](self, name: str, compute: Callable[[], tuple[dict[str, Any], Rows, *tuple[T, ...]]]) -> tuple[T, ...]:
+        """Compute a part and write its table; where it cannot be, its reason stands there, and is told."""
+        self.note(f"{name.replace('_', ' ')} ...")
+        # what an earlier report left must not pass for this one's
+        (self.out / f"{name}.csv").unlink(missing_ok=True)
+        try:
+            told, rows, *more = compute()
+        except NotComputed as reason:
+            self.parts[name] = {"not_computed": str(reason)}
+            self.note(f"{name.replace('_', ' ')}: not computed: {reason}")
+            return ()
+        self.parts[name] = told
+        write_table(self.out / f"{name}.csv", rows)
+        self.tables[name] = f"{name}.csv"
+        return tuple(more)
+
+    def picture(self, name: str, draw: Callable[[Path], None]) -> None:
+        """Draw; where there is nothing to draw, that is told."""
+        (self.out / f"{name}.png").unlink(missing_ok=True)
+        try:
+            draw(self.out / f"{name}.png")
+        except NotComputed as reason:
+            self.pictures[name] = f"not drawn: {reason}"
+            self.note(f"picture {name}: not drawn: {reason}")
+            return
+        self.pictures[name] = f"{name}.png"
+
+
+def validate(
+    inputs: Path,
+    dataset: Dataset,
+    note: Note,
+    *,
+    out: Path,
+    models: Path | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Compare a published version with all that it can be compared with, and write the report.
+
+    Args:
+        inputs: directory with gwsa.toml: what the version was made from.
+        dataset: the version: the product's, or a part of it.
+        note: told how far it is, and what cannot be computed.
+        out: directory for report.json, tables and pictures; made if it is not there.
+        models: what the version was rendered with; None: the sample Earth's.
+        seed: of folds, of rows and of what is looked at where there is too much.
+
+    Returns:
+        The report, as JSON data: scores on synthetic inputs are labelled so.
+
+    Raises:
+        InputRefused: if an input does not hold, or the version was made from others.
+        ModelRefused: if the models are not those of the version.
+    """
+    source = Inputs.find(inputs).hashed()
+    coarse = prepare(source, Here(), note)
+    published = Published.of(dataset, source, coarse)
+    detail, missing = _models(dataset, source, models)
+    if detail is not None:
+        detail.check(coarse.regions)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputRefused(f"{out} cannot be written: {error.strerror}") from None
+    made = _Report(out=out, note=note)
+    made.part("cross_scale", lambda: cross_scale(published, _there(detail, missing)))
+    made.part("folds", lambda: folds(published, tabulate(source, coarse, Here(), note), seed, note))
+    made.part("regions", lambda: worth(published, _there(detail, missing)))
+    read = made.part("wells", lambda: _wells(published, note))
+    made.part("seams", lambda: seams(published))
+    made.part("centres", lambda: centres(published))
+    made.part("truth", lambda: _truth(published))
+    _draw(made, published, read[0] if read else None)
+    report = {
+        "product": "gwsa",
+        "collection": dataset.product.id,
+        "version": dataset.version.id,
+        "synthetic": source.settings.synthetic,
+        "seed": seed,
+        "periods": [dataset.time.ids[0], dataset.time.ids[-1], len(dataset.time)],
+        **made.parts,
+        "tables": made.tables,
+        "pictures": made.pictures,
+    }
+    report["summary"] = summary(report)
+    plain = numbers(report)
+    (out / REPORT).write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return {**plain, "out": str(out)}
+
+
+def numbers(value: Any) -> Any:
+    """JSON data of plain numbers: None where a number is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): numbers(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [numbers(one) for one in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return float(f"{value:.9g}") if math.isfinite(value) else None
+    return value
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows as CSV, columns in the order in which they first occur; empty where there is no number."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        plain = numbers(row)
+        writer.writerow({name: "" if value is None else value for name, value in plain.items()})
+    path.write_text(text.getvalue(), encoding="utf-8")
+
+
+def _models(dataset: Dataset, source: Inputs, models: Path | None) -> tuple[Detail | None, str]:
+    """The version's models, or why there are none here."""
+    origins = dataset.version.provenance.values()
+    if all(origin.get("facts", {}).get("detail") is None for origin in origins):
+        return None, ""
+    place = models or (DIRECTORY if source.settings.synthetic else None)
+    if place is None or (models is None and not (place / REGIONS_FILE).is_file()):
+        return None, "the models are not given (--models DIR)"
+    detail = Detail.open(place, source.features, source.settings.trees.engine)
+    for segment, origin in dataset.version.provenance.items():
+        if dict(origin.get("models", {})) != dict(detail.digests):
+            raise ModelRefused(
+                f"{place} does not hold the models that {dataset.product.id} (segment {segment}) was rendered with; "
+                "--models names those"
+            )
+    return detail, ""
+
+
+def _there(detail: Detail | None, missing: str) -> Detail | None:
+    if missing:
+        raise NotComputed(missing)
+    return detail
+
+
+def _wells(published: Published, note: Note) -> tuple[dict[str, Any], Rows, Any]:
+    at = at_wells(published, note)
+    told, rows, found = scores(at)
+    told["synthetic"] = published.source.settings.synthetic
+    return told, rows, (at, rows, found)
+
+
+def _truth(published: Published) -> tuple[dict[str, Any], Rows]:
+    if not published.source.settings.synthetic:
+        raise NotComputed("nobody knows the truth of the real Earth; it is scored on synthetic inputs only")
+    return against_truth(published)
+
+
+def _draw(made: _Report, published: Published, read: Any) -> None:
+    from services.products.gwsa.validation import pictures  # noqa: PLC0415 - matplotlib takes a second to load
+
+    made.note("pictures ...")
+    at, rows, found = (None, [], {}) if read is None else read
+    made.picture("map", lambda path: pictures.draw_map(path, published, at, rows))
+    made.picture("scatter", lambda path: pictures.draw_scatter(path, published, found))
+    made.picture("series", lambda path: pictures.draw_series(path, published, at, rows))
+    made.picture("weights", lambda path: pictures.draw_weights(path, published))

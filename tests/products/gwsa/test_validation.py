@@ -1,0 +1,644 @@
+"""A report on a small version, really rendered: against xarray, xgboost, the standard library, closed forms."""
+
+import csv
+import json
+import re
+import shutil
+import statistics
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from numpy.typing import NDArray
+from PIL import Image
+from typer.testing import CliRunner
+
+from services.cli import app
+from services.core.catalog import current_version
+from services.core.dataset import Dataset
+from services.core.errors import InputRefused, ModelRefused, SettingsError
+from services.core.grid import Window
+from services.core.settings import StoreSettings
+from services.core.store import Store
+from services.pipeline.recipe import Here
+from services.products.gwsa import training
+from services.products.gwsa.coarse import prepare
+from services.products.gwsa.declaration import COARSE, FACTOR, FINE, GWSA
+from services.products.gwsa.detail import Detail
+from services.products.gwsa.features import fine_features
+from services.products.gwsa.inputs import Inputs
+from services.products.gwsa.land import land_of
+from services.products.gwsa.reach import Reach
+from services.products.gwsa.refine import interpolated
+from services.products.gwsa.regions import REACH, shares
+from services.products.gwsa.seasonal import climatology_trend
+from services.products.gwsa.table import tabulate
+from services.products.gwsa.validation import folds as folding
+from services.products.gwsa.validation import scales, validate
+from services.products.gwsa.validation.centres import centres
+from services.products.gwsa.validation.folds import Scene, held_out
+from services.products.gwsa.validation.published import NotComputed, Published, block_means, decoded, fine_window
+from services.products.gwsa.validation.report import numbers
+from services.products.gwsa.validation.seams import KINDS, count_steps, grouped_median, seams
+from services.products.gwsa.validation.truth import against_truth, within_blocks
+from services.products.gwsa.validation.wells import at_wells, scores
+from services.sample.groundwater import Groundwater
+from services.sample.groundwater_files import write_groundwater
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # as a whole; the first test trains, renders and reports
+
+COARSE_WINDOW = Window(row=0, column=0, height=COARSE.height, width=COARSE.width)
+
+type Floats = NDArray[np.float64]
+
+BBOX = "71,22.75,72,23.75"
+"""Four by four coarse cells, on both sides of a border of regions."""
+
+MONTHS = ("2018-07", "2020-06")
+"""Two years, two months of which GRACE did not see."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What is rendered once for all tests."""
+
+    store: Path
+    inputs: Path
+    models: Path
+    published: Published
+    detail: Detail
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    pytest.importorskip("xgboost", reason="it trains models")
+    place = tmp_path_factory.mktemp("validation")
+    inputs = write_groundwater(place / "inputs", "small", months=MONTHS)
+    toml = inputs / "gwsa.toml"
+    without = re.sub(r"(?s)\n\[trees\].*?(?=\n\[|$)", "", toml.read_text())
+    toml.write_text(without + "\n[trees]\ntrees = 12\ndepth = 4\n")
+    training.train(inputs, place / "models", 0, lambda _: None)
+    training.export(place / "models", place / "models", lambda _: None)
+    run(
+        *("--store", place / "store", "render", "gwsa", "--inputs", inputs, "--models", place / "models"),
+        *("--bbox", BBOX, "--name", "tile", "--workers", "0"),
+    )
+    source = Inputs.find(inputs).hashed()
+    coarse = prepare(source, Here(), lambda _: None)
+    published = Published.of(opened(place / "store"), source, coarse)
+    detail = Detail.open(place / "models", source.features)
+    return Made(store=place / "store", inputs=inputs, models=place / "models", published=published, detail=detail)
+
+
+def run(*words: str | Path, code: int = 0) -> Any:
+    """Run a command in this process; what it says, or what it raised."""
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == code, (result.output, result.exception)
+    return result.stdout if code == 0 else result.exception
+
+
+def opened(store: Path) -> Dataset:
+    at = Store.open(str(store), StoreSettings.from_environment())
+    return Dataset(at, current_version(at, "gwsa_tile")[1])
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# -- the whole report
+
+
+@pytest.fixture(scope="module")
+def told() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def report(made: Made, told: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    out = tmp_path_factory.mktemp("report") / "deep" / "down"
+    said = validate(
+        made.inputs,
+        made.published.dataset,
+        told.append,
+        out=out,
+        models=made.models,
+    )
+    found: dict[str, Any] = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert {**found, "out": str(out)} == said
+    return found, out
+
+
+def test_the_report_has_every_part_table_and_picture(report: tuple[dict[str, Any], Path], told: list[str]) -> None:
+    found, out = report
+    parts = ("cross_scale", "folds", "regions", "wells", "seams", "centres", "truth")
+    assert not [part for part in parts if "not_computed" in found[part]], "the sample has all that is needed"
+    for part in parts:
+        assert table(out / found["tables"][part]), part
+    assert set(found["pictures"]) == {"map", "scatter", "series", "weights"}
+    for name, file in found["pictures"].items():
+        with Image.open(out / file) as image:
+            shades = np.asarray(image.convert("L"))
+        assert min(shades.shape) > 400, name
+        # not a white sheet
+        assert shades.std() > 10, name
+    assert {path.name for path in out.iterdir()} == {
+        "report.json",
+        *found["tables"].values(),
+        *found["pictures"].values(),
+    }
+    # what is synthetic says so, wherever it is looked at
+    assert found["synthetic"] is True
+    assert found["folds"]["synthetic"] is found["wells"]["synthetic"] is found["truth"]["synthetic"] is True
+    assert "synthetic" in found["summary"][0]
+    for split in folding.SPLITS:
+        assert found["folds"][split]["regions_not_computed"] == {}
+        assert found["folds"][split]["rows"] > 1000
+        of_regions = [row for row in table(out / "folds.csv") if row["split"] == split]
+        assert sum(int(row["rows"]) for row in of_regions) == found["folds"][split]["rows"]
+    assert "land models: not computed" in "\n".join(found["summary"])
+    assert found["centres"]["land_models"]["not_computed"]
+    assert any(line.startswith("pictures") for line in told)
+
+
+def test_the_command_reports_a_part_and_says_what_it_lacks(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name == "models.gwsa.train" or name.split(".")[0] == "xgboost"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "xgboost", None)
+    monkeypatch.chdir(tmp_path)
+    where = ("--inputs", made.inputs, "--models", made.models, "--collection", "gwsa_tile")
+    said = run("--store", made.store, "validate", "gwsa", *where)
+    out = tmp_path / ".cenote" / "reports" / "gwsa_tile"
+    found = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    why = "it learns models, which needs the package xgboost: install cenote with its train extra"
+    assert found["folds"] == {"not_computed": why}
+    assert f"folds: not computed: {why}" in said
+    assert not (out / "folds.csv").exists()
+    assert "report in .cenote/reports/gwsa_tile" in said
+    assert found["cross_scale"]["within_bound"] is True
+    refused = run("--store", made.store, "validate", "sample_earth", "--models", made.models, code=1)
+    assert isinstance(refused, SettingsError)
+    assert "--models: the validation of sample_earth takes none" in str(refused)
+
+
+def test_other_inputs_or_models_are_refused(made: Made, tmp_path: Path) -> None:
+    inputs = Path(shutil.copytree(made.inputs, tmp_path / "inputs", ignore=shutil.ignore_patterns("prepared")))
+    with (inputs / "gwsa.toml").open("a") as file:
+        file.write("# another\n")
+    dataset = made.published.dataset
+    with pytest.raises(
+        InputRefused, match=r"gwsa_tile \(segment .*\) was made from other inputs .* 1 files differ, first gw"
+    ):
+        validate(inputs, dataset, lambda _: None, out=tmp_path / "out", models=made.models)
+    models = Path(shutil.copytree(made.models, tmp_path / "models"))
+    asked = min(made.detail.directories).removeprefix("gwsa_")
+    card = models / asked / "card.json"
+    card.write_text(card.read_text().replace("cenote train gwsa", "somebody else"))
+    with pytest.raises(ModelRefused, match="does not hold the models that gwsa_tile"):
+        validate(made.inputs, dataset, lambda _: None, out=tmp_path / "out", models=models)
+    assert not (tmp_path / "out").exists()
+
+
+# -- cross-scale
+
+
+def fine_map(made: Made, position: int) -> Floats:
+    return made.published.values(position, made.published.cells)
+
+
+def areas(made: Made) -> Floats:
+    return FINE.row_areas[fine_window(made.published.cells).rows]
+
+
+def test_published_means_are_those_of_xarray(made: Made, report: tuple[dict[str, Any], Path]) -> None:
+    found, _ = report
+    worst, squares, weight = 0.0, 0.0, 0.0
+    for position in made.published.positions():
+        values = xr.DataArray(fine_map(made, position), dims=("y", "x"))
+        weights = xr.DataArray(areas(made), dims="y") * values.notnull()
+        blocks = {"y": FACTOR, "x": FACTOR}
+        area = weights.coarsen(blocks).sum()
+        mean = (values.fillna(0) * weights).coarsen(blocks).sum() / area
+        month = made.published.dataset.time.starts[position]
+        off = mean.values - made.published.coarse.read("gwsa", month, Reach.of(made.published.cells))
+        worst = max(worst, float(np.nanmax(np.abs(off))))
+        squares += float(np.nansum(off**2 * area.values))
+        weight += float(area.values[np.isfinite(off)].sum())
+    part = found["cross_scale"]
+    assert part["largest_after_closure_cm"] == pytest.approx(worst, rel=1e-6)
+    assert part["after_closure"]["rmse_cm"] == pytest.approx(np.sqrt(squares / weight), rel=1e-6)
+    assert part["after_closure"]["cells"] == part["months"] * 16
+    assert part["within_bound"] is True
+    assert part["before_closure"]["rmse_cm"] > 100 * part["after_closure"]["rmse_cm"]
+
+
+def test_a_map_that_is_off_by_a_step_is_not_within_the_bound(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Published.values
+    monkeypatch.setattr(Published, "values", lambda *of: right(*of) + (GWSA.scale_factor or 0.0))
+    part, _ = scales.cross_scale(made.published, None)
+    assert part["within_bound"] is False
+    assert part["after_closure"]["bias_cm"] == pytest.approx(0.02, abs=1e-3)
+    assert part["before_closure"]["not_computed"] == "the version was rendered without models"
+
+
+def test_models_alone_are_the_trees_of_xgboost(made: Made, report: tuple[dict[str, Any], Path]) -> None:
+    from models.gwsa.train import Trees  # noqa: PLC0415
+
+    published, cells = made.published, made.published.cells
+    reach = Reach.of(cells)
+    trees = {name: Trees.read(made.models / name) for name in published.coarse.regions}
+    asked = {region.name for region in made.detail.regions if region.weight > 0}
+    land = land_of(published.source.land, reach.times(FACTOR))
+    months = [published.dataset.time.starts[position] for position in published.positions()]
+    squares, weight, bias = 0.0, 0.0, 0.0
+    for month in months:
+        features = fine_features(published.source, month, reach.times(FACTOR))
+        said, told = np.zeros(land.shape), np.zeros(land.shape)
+        for number, share in shares(published.coarse.labels(reach.grown(REACH + 1))):
+            name = published.coarse.regions[number]
+            own = interpolated(share, FACTOR)
+            if name in asked:
+                predicted = trees[name].predict(features.reshape(-1, features.shape[2])).reshape(land.shape)
+                said += own * predicted
+                told += own
+        mean, area = block_means(np.where(land, said, np.nan), areas(made)[:, None])
+        full = block_means(told, np.ones(land.shape))[0] > 1 - 1e-9
+        off = np.where(full, mean - published.coarse.read("gwsa", month, reach), np.nan)
+        squares += float(np.nansum(off**2 * area))
+        bias += float(np.nansum(off * area))
+        weight += float(area[np.isfinite(off)].sum())
+    before = report[0]["cross_scale"]["before_closure"]
+    assert before["rmse_cm"] == pytest.approx(np.sqrt(squares / weight), rel=1e-4)
+    assert before["bias_cm"] == pytest.approx(bias / weight, abs=1e-4)
+
+
+# -- truth
+
+
+def test_scores_against_the_truth_are_those_of_numpy(made: Made, report: tuple[dict[str, Any], Path]) -> None:
+    found, out = report
+    world = Groundwater("small")
+    rows = table(out / "truth.csv")
+    published = made.published
+    # 23.75 N and 71 E in a region that begins at 25 N and 68 E
+    part = (slice(150, 270), slice(360, 480))
+    squares, weight = 0.0, 0.0
+    for row, position in zip(rows, published.positions(), strict=True):
+        month = published.dataset.time.starts[position]
+        assert row["month"] == str(np.datetime64(month, "M"))
+        off = fine_map(made, position) - world.gwsa(month)[part]
+        area = np.broadcast_to(areas(made)[:, None], off.shape)
+        known = np.isfinite(off)
+        of_month = np.average(off[known] ** 2, weights=area[known])
+        assert float(row["published_rmse_cm"]) == pytest.approx(np.sqrt(of_month), rel=1e-6)
+        squares += float((off[known] ** 2 * area[known]).sum())
+        weight += float(area[known].sum())
+    assert found["truth"]["published"]["rmse_cm"] == pytest.approx(np.sqrt(squares / weight), rel=1e-6)
+    wins = sum(float(row["published_rmse_cm"]) < float(row["conservative_bilinear_rmse_cm"]) for row in rows)
+    assert found["truth"]["months_better"] == wins
+
+
+def test_detail_is_what_varies_within_blocks() -> None:
+    random = np.random.default_rng(0)
+    values, weights = random.normal(size=(60, 90)), random.random((60, 1)) + 0.5
+    values[random.random(values.shape) < 0.2] = np.nan
+    detail = within_blocks(values, weights)
+    np.testing.assert_allclose(block_means(detail, weights)[0], 0, atol=1e-12)
+    np.testing.assert_allclose(within_blocks(values + 5, weights), detail, atol=1e-12)
+    here = (slice(30, 60), slice(60, 90))
+    known = ~np.isnan(values[here])
+    mean = np.average(values[here][known], weights=np.broadcast_to(weights[30:], (30, 30))[known])
+    np.testing.assert_allclose(detail[here], values[here] - mean)
+
+
+def test_where_the_sample_has_no_truth_none_is_scored(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    tile = replace(made.published.cells, column=0)
+    monkeypatch.setattr(Published, "tiles", lambda _: ([tile], 1))
+    with pytest.raises(NotComputed, match="no truth where the version lies"):
+        against_truth(made.published)
+
+
+# -- wells
+
+
+def planted(
+    made: Made, directory: Path, series: Mapping[str, tuple[float, float, Floats | None]], sign: float
+) -> Published:
+    """The version with wells that measured these storages (cm), as depths to water at a specific yield of a tenth."""
+    months = [np.datetime64(month, "M") for month in made.published.dataset.time.starts]
+    readings, sites = ["site,time,depth"], ["site,longitude,latitude,specific_yield"]
+    for name, (longitude, latitude, storage) in series.items():
+        sites.append(f"{name},{'' if np.isnan(longitude) else longitude},{'' if np.isnan(latitude) else latitude},0.1")
+        for month, value in zip(months, storage if storage is not None else [], strict=storage is not None):
+            if np.isfinite(value):
+                readings.append(f"{name},{month}-15,{20 - sign * value / 100 / 0.1:.12f}")
+    if not directory.exists():
+        directory.mkdir()
+        (directory / "prepared").symlink_to(made.inputs / "prepared")
+    (directory / "wells.csv").write_text("\n".join(readings) + "\n")
+    (directory / "wells_sites.csv").write_text("\n".join(sites) + "\n")
+    source = replace(made.published.source, directory=directory)
+    return replace(made.published, source=source)
+
+
+def test_planted_wells_are_found_again(made: Made, tmp_path: Path) -> None:
+    grid = made.published.dataset.product.grid
+    positions = range(len(made.published.dataset.time))
+    field = np.stack([fine_map(made, position) for position in positions])
+    places = [(5, 7), (40, 110), (77, 31), (100, 95), (15, 60)]
+    wells: dict[str, tuple[float, float, Floats | None]] = {}
+    for number, (row, column) in enumerate(places):
+        assert np.isfinite(field[:, row, column]).all()
+        wells[f"good-{number}"] = (
+            float(grid.longitudes[column]),
+            float(grid.latitudes[row]),
+            field[:, row, column] + 3.0 * number,
+        )
+    few = field[:, 5, 7].copy()
+    few[4:] = np.nan
+    wells["few"] = (*wells["good-0"][:2], few)
+    wells["far"] = (10.0, 50.0, field[:, 5, 7])
+    wells["nowhere"] = (np.nan, np.nan, field[:, 5, 7])
+    published = planted(made, tmp_path / "in", wells, 1.0)
+    at = at_wells(published, lambda _: None)
+    part, rows, _ = scores(at)
+    by_name = {row["well"]: row for row in rows}
+    for number, (row, column) in enumerate(places):
+        site = at.wells.names.index(f"good-{number}")
+        np.testing.assert_allclose(at.field[:, site], field[:, row, column], atol=1e-9)
+        assert by_name[f"good-{number}"]["correlation_field"] == pytest.approx(1, abs=1e-9)
+        assert by_name[f"good-{number}"]["correlation_reference"] < 1 - 1e-6
+        # a slope beside a year's wave, by numpy
+        years = (at.wells.months + 0.5) / 12
+        design = np.stack([np.ones(24), years, np.cos(2 * np.pi * years), np.sin(2 * np.pi * years)], axis=1)
+        slope = np.linalg.lstsq(design, field[:, row, column], rcond=None)[0][1]
+        for kind in ("well", "field"):
+            assert by_name[f"good-{number}"][f"trend_{kind}_cm_a_year"] == pytest.approx(slope, abs=1e-7)
+    loose = part["loose"]
+    assert loose["used"] == 5
+    assert {reason: count for reason, count in loose["excluded"].items() if count} == {
+        "no coordinates": 1,
+        "outside the field": 1,
+        "too few readings": 1,
+    }
+    assert (by_name["few"]["left_out_loose"], by_name["far"]["left_out_loose"]) == (
+        "too few readings",
+        "outside the field",
+    )
+    assert loose["field"]["trend_r2"] == pytest.approx(1, abs=1e-9)
+    assert loose["field"]["trend_rmse"] == pytest.approx(0, abs=1e-7)
+    assert loose["reference"]["trend_rmse"] > 1e-4
+    assert loose["gain"]["trend_rmse"] == pytest.approx(1, abs=1e-3)
+    assert "2 years are published: wells must span 1.6 years, not 5" in loose["shortened"]
+    # where depths rise as storage rises, every well says the opposite
+    part, rows, _ = scores(at_wells(planted(made, tmp_path / "in", wells, -1.0), lambda _: None))
+    assert part["loose"]["field"]["anomaly_correlation"] == pytest.approx(-1, abs=1e-9)
+
+
+def test_the_reference_is_the_field_without_models(made: Made) -> None:
+    published, cells = made.published, made.published.cells
+    positions = published.positions()[:3]
+    plain = [decoded(GWSA, stored) for stored in published.plain(positions, cells)]
+    for position, values in zip(positions, plain, strict=True):
+        month = published.dataset.time.starts[position]
+        wanted = published.coarse.read("gwsa", month, Reach.of(cells))
+        np.testing.assert_allclose(block_means(values, areas(made)[:, None])[0], wanted, atol=scales.BOUND)
+        # it is the coarse field's alone: smooth where the published one is not
+        fine = fine_map(made, position)
+        assert np.nanmean(np.abs(np.diff(values, n=2, axis=1))) < np.nanmean(np.abs(np.diff(fine, n=2, axis=1)))
+
+
+def test_without_wells_that_is_said(made: Made, tmp_path: Path) -> None:
+    source = made.published.source
+    none = replace(source, settings=source.settings.model_copy(update={"wells": None}))
+    with pytest.raises(NotComputed, match=r"gwsa\.toml names no wells"):
+        at_wells(replace(made.published, source=none), lambda _: None)
+    far = planted(made, tmp_path / "in", {"far": (10.0, 50.0, np.arange(24.0))}, 1.0)
+    with pytest.raises(NotComputed, match="none of 1 wells lies in the version"):
+        at_wells(far, lambda _: None)
+    few = {"one": (71.5, 23.0, np.sin(np.arange(24.0)))}
+    part, rows, found = scores(at_wells(planted(made, tmp_path / "in", few, 1.0), lambda _: None))
+    assert "1 of 1 wells, in 1 cells" in part["strict"]["not_computed"]
+    assert part["strict"]["excluded"]["outside the field"] == 0
+    assert (len(rows), found) == (1, {})
+
+
+# -- folds
+
+
+def scene(seed: int = 0, years: int = 6) -> Scene:
+    """Twelve by twenty cells; the features number the value, and the last column is the value itself."""
+    random = np.random.default_rng(seed)
+    rows, columns = (part.ravel() for part in np.mgrid[300:312, 990:1010])
+    time = np.arange(12 * years)[:, None]
+    values = random.normal(size=(len(time), len(rows))) + 0.02 * time
+    values[[5, 17, 30]] = np.nan
+    number = np.arange(values.size).reshape(values.shape)
+    features = np.stack([number, values], axis=2).astype(np.float32)
+    return Scene(
+        values=values,
+        record=np.concatenate([random.normal(size=(18, len(rows))), values]),
+        before=18,
+        features=features,
+        area=random.random(len(rows)) + 0.5,
+        mine=columns < 1006,
+        rows=rows,
+        columns=columns,
+    )
+
+
+@pytest.mark.parametrize("split", folding.SPLITS)
+def test_each_value_is_held_out_once_and_never_learned_from(split: str) -> None:
+    at = scene()
+    learned: list[NDArray[np.int64]] = []
+
+    def fit(rows: Any, target: Floats, weights: Floats) -> Any:
+        number = rows[:, 0].astype(int)
+        np.testing.assert_array_equal(target, at.values.ravel()[number])
+        np.testing.assert_allclose(weights, at.area[number % len(at.area)])
+        learned.append(number)
+        return lambda asked: asked[:, 1]
+
+    seen = np.zeros(at.values.shape, dtype=int)
+    for known, said, guess, area in held_out(at, split, fit, 0):
+        np.testing.assert_allclose(said, known, rtol=1e-6)
+        assert np.isfinite(guess).all()
+        assert area.shape == known.shape
+        taken = np.isin(at.values, known)
+        seen += taken
+        assert not taken.ravel()[learned[-1]].any()
+        time, cell = np.divmod(learned[-1], len(at.rows))
+        if split == "space":
+            squares = {(r // 8, c // 8) for r, c in zip(at.rows[taken.any(0)], at.columns[taken.any(0)], strict=True)}
+            assert not squares & {(r // 8, c // 8) for r, c in zip(at.rows[cell], at.columns[cell], strict=True)}
+        if split == "time":
+            assert not set(np.flatnonzero(taken.any(1)) // 12) & set(time // 12)
+        if split == "random":
+            # every cell keeps every calendar month
+            assert len(set(zip((time % 12).tolist(), cell.tolist(), strict=True))) == 12 * len(at.rows)
+    np.testing.assert_array_equal(seen == 1, np.isfinite(at.values) & at.mine)
+    assert seen.max() == 1
+
+
+def test_guesses_in_time_are_climatology_and_trend_of_the_rest() -> None:
+    at = scene()
+    time = np.arange(-at.before, len(at.values))[:, None]
+    exact = np.sin(2 * np.pi * time / 12) * np.arange(len(at.rows)) + 0.1 * time
+    values = np.where(at.used[:, None], exact[at.before :], np.nan)
+    for split in ("random", "time"):
+        for known, _, guess, _ in held_out(
+            replace(at, values=values, record=exact), split, lambda *_: lambda rows: rows[:, 0], 0
+        ):
+            np.testing.assert_allclose(guess, known, atol=1e-9)
+    # and with noise, that of the masked series
+    of = folding._dealt(at, "time", 0)
+    known, _, guess, _ = next(held_out(at, "time", lambda *_: lambda rows: rows[:, 0], 0))
+    held = (of == 0) & np.isfinite(at.values) & at.mine
+    np.testing.assert_array_equal(known, at.values[held])
+    masked = at.record.copy()
+    masked[at.before :][of == 0] = np.nan
+    np.testing.assert_allclose(guess, climatology_trend(masked)[at.before :][held])
+
+
+def test_guesses_in_space_are_inverse_distances_one_by_one() -> None:
+    at = scene()
+    of = folding._dealt(at, "space", 0)[0]
+    known, _, guess, _ = next(held_out(at, "space", lambda *_: lambda rows: rows[:, 0], 0))
+    held = np.flatnonzero((of == 0) & at.mine)
+    others = np.flatnonzero(of != 0)
+    latitude, longitude = np.radians(COARSE.latitudes[at.rows]), np.radians(COARSE.longitudes[at.columns])
+    used = np.flatnonzero(at.used)
+    wanted = np.empty((len(used), len(held)))
+    for place, cell in enumerate(held.tolist()):
+        # chords, from haversines
+        half = (
+            np.sin((latitude[others] - latitude[cell]) / 2) ** 2
+            + np.cos(latitude[others]) * np.cos(latitude[cell]) * np.sin((longitude[others] - longitude[cell]) / 2) ** 2
+        )
+        near = np.argsort(half, kind="stable")[:8]
+        weights = 1 / half[near]
+        wanted[:, place] = at.values[used][:, others[near]] @ weights / weights.sum()
+    # ties at the eighth neighbour may be broken otherwise, in few cells
+    same = np.isclose(guess.reshape(wanted.shape), wanted, rtol=1e-9).all(axis=0)
+    assert same.mean() > 0.6
+    np.testing.assert_array_equal(known.reshape(wanted.shape), at.values[np.ix_(used, held)])
+
+
+def test_months_that_grace_did_not_see_are_left_out(made: Made) -> None:
+    published = made.published
+    told = tabulate(published.source, published.coarse, Here(), lambda _: None)
+    at = folding.scene_of(published, told, int(published.coarse.labels(Reach.of(published.cells))[0, 0]))
+    months = np.arange(told.months[0], told.months[-1] + 1)
+    seen = np.isin(months, published.source.solution_months)
+    np.testing.assert_array_equal(at.used, seen)
+    assert 0 < (~seen).sum() < len(seen)
+    for position in np.flatnonzero(seen)[:3]:
+        field = published.coarse.read("gwsa", int(months[position]), Reach.of(COARSE_WINDOW))
+        np.testing.assert_array_equal(at.values[position], field[at.rows, at.columns])
+
+
+# -- seams
+
+
+def test_a_grouped_median_is_that_of_the_standard_library() -> None:
+    random = np.random.default_rng(0)
+    for high in (3, 8, 40):
+        values = random.integers(1, high, 501)
+        found = grouped_median(np.bincount(values, minlength=64))
+        assert found == pytest.approx(statistics.median_grouped(values.tolist()))
+    assert grouped_median(np.array([10, 0, 0])) == 0.25
+    assert np.isnan(grouped_median(np.zeros(4, dtype=np.int64)))
+
+
+def test_steps_are_counted_one_by_one() -> None:
+    random = np.random.default_rng(0)
+    stored = random.integers(-50, 50, (60, 90)).astype(np.int16)
+    stored[random.random(stored.shape) < 0.1] = GWSA.fill
+    labels = np.array([[0, 0, 1], [0, 2, 1]], dtype=np.int16)
+    counts = {kind: np.zeros(2**16, dtype=np.int64) for kind in KINDS}
+    count_steps(stored, labels, counts)
+    wanted: dict[str, list[int]] = {kind: [] for kind in KINDS}
+    for row in range(60):
+        for column in range(90):
+            for down, right in ((0, 1), (1, 0)):
+                other = (row + down, column + right)
+                if other[0] == 60 or other[1] == 90 or GWSA.fill in {stored[row, column], stored[other]}:
+                    continue
+                step = abs(int(stored[row, column]) - int(stored[other]))
+                one, two = (row // 30, column // 30), (other[0] // 30, other[1] // 30)
+                if one == two:
+                    wanted["interior"].append(step)
+                    neighbours = [(one[0] + n * down, one[1] + n * right) for n in (-1, 1)]
+                    inside = [(y, x) for y, x in neighbours if 0 <= y < 2 and 0 <= x < 3]
+                    if any(labels[at] != labels[one] for at in inside):
+                        wanted["beside_borders"].append(step)
+                else:
+                    wanted["cell_edges"].append(step)
+                    if labels[one] != labels[two]:
+                        wanted["region_borders"].append(step)
+    for kind in KINDS:
+        np.testing.assert_array_equal(counts[kind], np.bincount(wanted[kind], minlength=2**16))
+
+
+def test_a_planted_seam_is_found(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    part, _ = seams(made.published)
+    assert part["published"]["cell_edges"]["holds"] is True
+    assert part["published"]["region_borders"]["count"] > 0
+    right = Published.stored
+
+    def stepped(self: Published, *what: Any) -> Any:
+        stored = right(self, *what).copy()
+        stored[30:60][stored[30:60] != GWSA.fill] += 40
+        return stored
+
+    monkeypatch.setattr(Published, "stored", stepped)
+    spoilt, _ = seams(made.published)
+    assert spoilt["published"]["cell_edges"]["ratio"] > part["published"]["cell_edges"]["ratio"] * 1.2
+    assert spoilt["plain"] == part["plain"]
+
+
+# -- the two centres
+
+
+def test_centres_lie_as_far_apart_as_xarray_says(made: Made, report: tuple[dict[str, Any], Path]) -> None:
+    part = report[0]["centres"]
+    cells = made.published.cells
+    lat = slice(90 - (cells.row + cells.height) / 4, 90 - cells.row / 4)
+    lon = slice(cells.column / 4 - 180, (cells.column + cells.width) / 4 - 180)
+    anomalies = []
+    for pattern in ("CSR_GRACE*.nc", "GRCTellus*.nc"):
+        (path,) = made.inputs.glob(pattern)
+        with xr.open_dataset(path, decode_times=False, engine="h5netcdf") as data:
+            found = data["lwe_thickness"].sel(lat=lat, lon=lon).load()
+        if "JPL" in path.name:
+            # three rows of half a degree, from 22.5 to 24 N: the cells of a quarter of one from 22.75 to 23.75
+            quarters = found.values.repeat(2, axis=1).repeat(2, axis=2)[:, 1:5]
+            found = xr.DataArray(quarters, dims=("time", "lat", "lon"))
+        months = np.array(made.published.source.solution_months)
+        base = (months >= 408) & (months < 480)
+        values = found.values.astype(np.float64)[:, ::-1]
+        anomalies.append(values - values[base].mean(axis=0))
+    apart = anomalies[0] - anomalies[1]
+    weight = np.broadcast_to(COARSE.row_areas[cells.rows][None, :, None], apart.shape)
+    assert part["rms_difference_cm"] == pytest.approx(np.sqrt(np.average(apart**2, weights=weight)), rel=1e-4)
+    assert (part["centres"], part["cells"], part["months"]) == ("CSR and JPL", 16, apart.shape[0])
+    alone = replace(made.published, source=replace(made.published.source, other=None, other_months=()))
+    with pytest.raises(NotComputed, match="names no second GRACE solution"):
+        centres(alone)
+
+
+# -- numbers
+
+
+def test_numbers_that_are_none_are_null() -> None:
+    given = {"a": [np.float64("nan"), np.int16(3)], "b": (1.5, float("inf")), "c": np.bool_(True), "d": "x"}  # noqa: FBT003
+    assert numbers(given) == {"a": [None, 3], "b": [1.5, None], "c": True, "d": "x"}
+    assert json.dumps(numbers(given), allow_nan=False)
