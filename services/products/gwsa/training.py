@@ -184,7 +184,11 @@ def _learn(inputs: Inputs, coarse: Coarse, table: Table, out: Path, seed: int, r
     near = with_buffer(labels, number, valid)
     if not near.any():
         raise InputRefused(f"region {name} has no cell with land")
-    scene, inside = _scene(coarse, table, valid, near)
+    scene, inner = surroundings(coarse, table, valid, near, table.months)
+
+    def inside(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        return cut(coarse, mask, inner, fill=False)
+
     learn = partial(
         fit,
         names=list(inputs.features),
@@ -227,10 +231,18 @@ def _thinned(scene: transfer.Scene) -> dict[str, Any]:
     }
 
 
-def _scene(
-    coarse: Coarse, table: Table, valid: NDArray[np.bool_], near: NDArray[np.bool_]
-) -> tuple[transfer.Scene, Callable[[NDArray[np.bool_]], NDArray[np.bool_]]]:
-    """The cells around those that are learned from, and what cuts a mask of the window to the inside of that."""
+def surroundings(
+    coarse: Coarse, table: Table, valid: NDArray[np.bool_], near: NDArray[np.bool_], months: tuple[int, ...]
+) -> tuple[transfer.Scene, Reach]:
+    """The cells around some cells, in whole blocks, and the inside of that.
+
+    Args:
+        coarse: the field.
+        table: the predictors.
+        valid: cells with values and land, ``(Y, X)`` of the coarse window.
+        near: the cells that are asked for.
+        months: in a row; features can be asked for in those that the table has.
+    """
     window = coarse.window
     rows, columns = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
     top, left = (
@@ -242,19 +254,20 @@ def _scene(
     )
     inner = Reach(row=int(top), column=int(left), height=int(bottom - top), width=int(right - left))
     outer = inner.grown(HALO * SCALE)
-
-    def cut(array: NDArray[Any], reach: Reach, fill: float) -> NDArray[Any]:
-        found = np.full((*array.shape[:-2], *reach.shape), fill, dtype=array.dtype)
-        for source, target in reach.parts(COARSE, window):
-            found[..., target[0], target[1]] = array[..., source.rows, source.columns]
-        return found
-
     lines = np.clip(outer.places(COARSE)[0], 0, COARSE.height - 1)
     scene = transfer.Scene(
-        values=coarse.read_months("gwsa", table.months, outer),
-        predictors=lambda position: cut(table.predictors(table.months[position]), outer, np.nan),
-        months=table.months,
-        area=cut(np.where(valid, table.land, 0.0), outer, 0.0),
+        values=coarse.read_months("gwsa", months, outer),
+        predictors=lambda position: cut(coarse, table.predictors(months[position]), outer, np.nan),
+        months=months,
+        area=cut(coarse, np.where(valid, table.land, 0.0), outer, 0.0),
         row_areas=COARSE.row_areas[lines],
     )
-    return scene, lambda mask: cut(mask, inner, fill=False)
+    return scene, inner
+
+
+def cut(coarse: Coarse, array: NDArray[Any], reach: Reach, fill: float) -> NDArray[Any]:
+    """A rectangle of an array ``(..., Y, X)`` of the coarse window, filled beyond it."""
+    found = np.full((*array.shape[:-2], *reach.shape), fill, dtype=array.dtype)
+    for source, target in reach.parts(COARSE, coarse.window):
+        found[..., target[0], target[1]] = array[..., source.rows, source.columns]
+    return found

@@ -30,11 +30,11 @@ from services.products.gwsa import training
 from services.products.gwsa.coarse import prepare
 from services.products.gwsa.declaration import COARSE, FACTOR, FINE, GWSA
 from services.products.gwsa.detail import Detail
-from services.products.gwsa.features import fine_features
+from services.products.gwsa.features import features, fine_predictors, smoothed
 from services.products.gwsa.inputs import Inputs
 from services.products.gwsa.land import land_of
 from services.products.gwsa.reach import Reach
-from services.products.gwsa.refine import interpolated
+from services.products.gwsa.refine import DETAIL_HALO, HALO, STEPS, Blocks, interpolated
 from services.products.gwsa.regions import REACH, shares
 from services.products.gwsa.seasonal import climatology_trend
 from services.products.gwsa.table import tabulate
@@ -249,35 +249,45 @@ def test_a_map_that_is_off_by_a_step_is_not_within_the_bound(made: Made, monkeyp
     assert part["before_closure"]["not_computed"] == "the version was rendered without models"
 
 
-def test_models_alone_are_the_trees_of_xgboost(made: Made, report: tuple[dict[str, Any], Path]) -> None:
+def test_before_closure_is_the_interpolation_and_the_trees_of_xgboost(
+    made: Made, report: tuple[dict[str, Any], Path]
+) -> None:
     from models.gwsa.train import Trees  # noqa: PLC0415
 
-    published, cells = made.published, made.published.cells
-    reach = Reach.of(cells)
+    published, reach = made.published, Reach.of(made.published.cells)
     trees = {name: Trees.read(made.models / name) for name in published.coarse.regions}
-    asked = {region.name for region in made.detail.regions if region.weight > 0}
-    land = land_of(published.source.land, reach.times(FACTOR))
-    months = [published.dataset.time.starts[position] for position in published.positions()]
+    weights = {region.name: region.weight for region in made.detail.regions}
+    assert max(weights.values()) > 0
+    wide, narrow = reach.grown(HALO), reach.grown(HALO - DETAIL_HALO)
     squares, weight, bias = 0.0, 0.0, 0.0
-    for month in months:
-        features = fine_features(published.source, month, reach.times(FACTOR))
-        said, told = np.zeros(land.shape), np.zeros(land.shape)
-        for number, share in shares(published.coarse.labels(reach.grown(REACH + 1))):
+    for position in published.positions():
+        month = published.dataset.time.starts[position]
+        coarse = published.coarse.read("gwsa", month, wide)
+        land = land_of(published.source.land, wide.times(FACTOR)) & np.isfinite(coarse).repeat(FACTOR, 0).repeat(
+            FACTOR, 1
+        )
+        blocks = Blocks.of(FACTOR, land, FINE.row_areas[wide.times(FACTOR).places(FINE)[0]])
+        around = fine_predictors(published.source, month, wide.times(FACTOR))
+        ring = smoothed(blocks, np.stack([blocks.means(one) for one in around]))
+        side = DETAIL_HALO * FACTOR
+        asked = features(around[:, side:-side, side:-side], ring, FACTOR, month)
+        said = np.zeros(asked.shape[:2])
+        for number, share in shares(published.coarse.labels(narrow.grown(REACH + 1))):
             name = published.coarse.regions[number]
-            own = interpolated(share, FACTOR)
-            if name in asked:
-                predicted = trees[name].predict(features.reshape(-1, features.shape[2])).reshape(land.shape)
-                said += own * predicted
-                told += own
-        mean, area = block_means(np.where(land, said, np.nan), areas(made)[:, None])
-        full = block_means(told, np.ones(land.shape))[0] > 1 - 1e-9
-        off = np.where(full, mean - published.coarse.read("gwsa", month, reach), np.nan)
+            if weights[name] > 0:
+                predicted = trees[name].predict(asked.reshape(-1, asked.shape[2])).reshape(said.shape)
+                said += weights[name] * interpolated(share, FACTOR) * predicted
+        sharp = blocks.sharpened(coarse, STEPS)[HALO - 1 : 1 - HALO, HALO - 1 : 1 - HALO]
+        field = interpolated(sharp, FACTOR) + said[side:-side, side:-side]
+        mean, area = block_means(np.where(blocks.inside(HALO).land, field, np.nan), areas(made)[:, None])
+        off = mean - published.coarse.read("gwsa", month, reach)
         squares += float(np.nansum(off**2 * area))
         bias += float(np.nansum(off * area))
         weight += float(area[np.isfinite(off)].sum())
     before = report[0]["cross_scale"]["before_closure"]
-    assert before["rmse_cm"] == pytest.approx(np.sqrt(squares / weight), rel=1e-4)
-    assert before["bias_cm"] == pytest.approx(bias / weight, abs=1e-4)
+    assert before["rmse_cm"] == pytest.approx(np.sqrt(squares / weight), rel=1e-3)
+    assert before["bias_cm"] == pytest.approx(bias / weight, abs=1e-3)
+    assert before["rmse_cm"] > report[0]["cross_scale"]["after_closure"]["rmse_cm"]
 
 
 # -- truth
@@ -540,9 +550,15 @@ def test_months_that_grace_did_not_see_are_left_out(made: Made) -> None:
     seen = np.isin(months, published.source.solution_months)
     np.testing.assert_array_equal(at.used, seen)
     assert 0 < (~seen).sum() < len(seen)
-    for position in np.flatnonzero(seen)[:3]:
-        field = published.coarse.read("gwsa", int(months[position]), Reach.of(COARSE_WINDOW))
-        np.testing.assert_array_equal(at.values[position], field[at.rows, at.columns])
+    # departures from conservative interpolation: their means over whole blocks of 1 degree are nothing
+    block = at.rows // 4 * 1000 + at.columns // 4
+    whole = [one for one in np.unique(block) if (block == one).sum() == 16]
+    assert len(whole) > 3
+    for one in whole:
+        mine = block == one
+        means = at.values[seen][:, mine] @ COARSE.row_areas[at.rows[mine]]
+        np.testing.assert_allclose(means, 0.0, atol=1e-9)
+    assert np.nanstd(at.values) > 0.1
 
 
 # -- seams

@@ -1,7 +1,8 @@
-"""Skill of the regions' models at 1/4 degree on values that they have not seen, beside what would be obvious.
+"""Skill of the regions' models at 1/4 degree on departures that they have not seen, beside what would be obvious.
 
-A value may be easy to guess: from the same cell's other months, or from the cells around. Three ways of holding out ask
-three questions, and each has the guess that it must beat:
+What is asked for is what they learn: how cells depart from the conservative interpolation of their 1 degree means. A
+departure may be easy to guess: from the same cell's other months, or from the cells around. Three ways of holding out
+ask three questions, and each has the guess that it must beat:
 
 - random: cells and months at random; the cell's climatology and trend of all other months of the balance;
 - space: squares of 2 degrees; the 8 nearest cells of the others, weighted by the inverse square of their distance;
@@ -28,6 +29,7 @@ from services.products.gwsa.reach import Reach
 from services.products.gwsa.regions import with_buffer
 from services.products.gwsa.seasonal import climatology_trend
 from services.products.gwsa.table import Table
+from services.products.gwsa.training import cut, surroundings
 from services.products.gwsa.validation.published import NotComputed, Published
 from services.validation.metrics import ErrorSums
 
@@ -62,10 +64,10 @@ class Scene:
     """What a region learns from and is scored on, at 1/4 degree."""
 
     values: Cells
-    """GWSA ``(time, cell)``, cm; every month from the first to the last, NaN in those that are not used."""
+    """Departures ``(time, cell)``, cm; every month from the first to the last, NaN in those that are not used."""
 
     record: Cells
-    """GWSA of all months of the balance, also those that no predictor has, ``(month, cell)``, cm; NaN if not used."""
+    """The same in all months of the balance, also those that no predictor has, ``(month, cell)``; NaN if not used."""
 
     before: int
     """Months of ``record`` before the first of ``values``."""
@@ -173,32 +175,35 @@ def scene_of(published: Published, table: Table, number: int) -> Scene:
         NotComputed: if the region has no month that GRACE saw and all predictors have.
     """
     coarse = published.coarse
-    axis = np.arange(table.months[0], table.months[-1] + 1)
-    valid = np.isfinite(coarse.read(GWSA.name, coarse.months[0], Reach.of(coarse.window))) & (table.land > 0)
+    valid = coarse.valid & (table.land > 0)
     labels = coarse.read_labels()
     near = with_buffer(labels, number, valid)
-    record = coarse.read_all(GWSA.name)[:, near]
-    record[[coarse.read_filled(month) for month in coarse.months]] = np.nan
-    before = int(axis[0]) - coarse.months[0]
-    values = record[before : before + len(axis)].copy()
-    use = np.array([int(month) in table.months and not coarse.read_filled(int(month)) for month in axis])
+    seen = np.array([not coarse.read_filled(month) for month in coarse.months])
+    use = seen & np.isin(coarse.months, table.months)
     if not use.any() or not near.any():
         raise NotComputed(f"{coarse.regions[number]} has no month that GRACE saw and all predictors have")
-    values[~use] = np.nan
-    width = table.features(table.months[0]).shape[2]
+    whole, inner = surroundings(coarse, table, valid, near, coarse.months)
+    here = cut(coarse, near, inner, fill=False)
+    record = np.stack([(whole.inside(whole.values[one]) - whole.plain(one))[here] for one in range(len(coarse.months))])
+    record[~seen] = np.nan
+    before = table.months[0] - coarse.months[0]
+    span = slice(before, table.months[-1] + 1 - coarse.months[0])
+    values = np.where(use[span, None], record[span], np.nan)
+    positions = np.flatnonzero(use[span])
+    width = len(published.source.features)
     features = np.full((*values.shape, width), np.nan, dtype=np.float32)
-    for position in np.flatnonzero(use):
-        features[position] = table.features(int(axis[position]))[near]
-    rows, columns = np.nonzero(near)
+    for position in positions:
+        features[position] = whole.features(int(position) + before)[here]
+    rows, columns = np.nonzero(here)
     return Scene(
         values=values,
         record=record,
         before=before,
         features=features,
-        area=table.land[near],
-        mine=(labels == number)[near],
-        rows=rows + coarse.window.row,
-        columns=columns + coarse.window.column,
+        area=whole.inner_area[here],
+        mine=cut(coarse, labels == number, inner, fill=False)[here],
+        rows=rows + inner.row,
+        columns=columns + inner.column,
     )
 
 

@@ -1,19 +1,17 @@
-"""The fine field averaged to 1/4 degree against the balance: what the models alone say, and what is published."""
+"""The fine field averaged to 1/4 degree against the balance: before it is closed, and as it is published."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from services.core.grid import Window
-from services.products.gwsa.coarse import Coarse
 from services.products.gwsa.declaration import FACTOR, FINE, GWSA
 from services.products.gwsa.detail import Detail
 from services.products.gwsa.land import land_of
 from services.products.gwsa.reach import Reach
-from services.products.gwsa.refine import interpolated
-from services.products.gwsa.regions import REACH, shares
+from services.products.gwsa.refine import DETAIL_HALO, HALO, STEPS, Blocks, interpolated
 from services.products.gwsa.validation.published import NotComputed, Published, block_means, fine_window
 from services.validation.metrics import ErrorSums
 
@@ -30,8 +28,8 @@ class _Sums:
 def cross_scale(published: Published, detail: Detail | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Average to 1/4 degree over land and compare with the balance.
 
-    Before closure is what the models say at 1/120 degree, each with its blending share and without its detail weight:
-    whether they would hold the balance by themselves. Cells near a region whose model is not asked are left out there.
+    Before closure is the interpolated coarse field plus what the models say, with their shares and weights: how far
+    they would carry the balance off by themselves.
 
     Args:
         published: the version.
@@ -45,8 +43,7 @@ def cross_scale(published: Published, detail: Detail | None) -> tuple[dict[str, 
     """
     tiles, of = published.tiles()
     positions = published.positions()
-    whole, rows, largest, silent = _sums(), list[dict[str, Any]](), 0.0, 0
-    alone = None if detail is None else models_alone(detail)
+    whole, rows, largest = _sums(), list[dict[str, Any]](), 0.0
     for position in positions:
         month, of_month = published.dataset.time.starts[position], _sums()
         for tile in tiles:
@@ -57,11 +54,8 @@ def cross_scale(published: Published, detail: Detail | None) -> tuple[dict[str, 
             largest = max(largest, float(np.nanmax(off, initial=0.0)))
             for sums in (whole, of_month):
                 sums.after.add(mean, wanted, area)
-            if alone is not None and detail is not None:
-                said = _said(published, alone, tile, month)
-                unasked = _unasked(published.coarse, detail, tile)
-                silent += int((unasked & np.isfinite(said) & np.isfinite(wanted)).sum())
-                said[unasked] = np.nan
+            if detail is not None:
+                said = unclosed(published, detail, tile, month)
                 for sums in (whole, of_month):
                     sums.before.add(said, wanted, area)
         row = {"month": str(np.datetime64(month, "M"))}
@@ -79,7 +73,7 @@ def cross_scale(published: Published, detail: Detail | None) -> tuple[dict[str, 
         "months": len(positions),
         "tiles": len(tiles),
         "tiles_in_all": of,
-        "before_closure": {**before, "cells_left_out_without_a_model": silent},
+        "before_closure": before,
         "after_closure": _told(whole.after),
         "largest_after_closure_cm": largest,
         "bound_cm": BOUND,
@@ -87,30 +81,18 @@ def cross_scale(published: Published, detail: Detail | None) -> tuple[dict[str, 
     }, rows
 
 
-def models_alone(detail: Detail) -> Detail:
-    """The same models without their detail weights: what ``ask`` then gives is a blend of what they say."""
-    regions = tuple(one.model_copy(update={"weight": 1.0 if one.weight > 0 else 0.0}) for one in detail.regions)
-    return replace(detail, regions=regions)
-
-
-def _said(published: Published, alone: Detail, tile: Window, month: int) -> NDArray[np.float64]:
-    """Means over land of what the models say, ``(Y, X)`` cm, NaN without land."""
-    cells = Reach.of(tile)
-    valid = np.isfinite(published.coarse.read(GWSA.name, month, cells))
-    land = land_of(published.source.land, cells.times(FACTOR)) & valid.repeat(FACTOR, 0).repeat(FACTOR, 1)
-    said = alone.ask(published.source, published.coarse, cells, land, month).values
-    return block_means(np.where(land, said, np.nan), FINE.row_areas[fine_window(tile).rows][:, None])[0]
-
-
-def _unasked(coarse: Coarse, detail: Detail, tile: Window) -> NDArray[np.bool_]:
-    """Coarse cells in which a region speaks whose model is not asked, ``(Y, X)``."""
-    weight = np.zeros((tile.height + 2, tile.width + 2))
-    for number, share in shares(coarse.labels(Reach.of(tile).grown(REACH + 1))):
-        if detail.regions[number].weight == 0:
-            weight += share
-    fine = interpolated(weight, FACTOR) > 0
-    some: NDArray[np.bool_] = fine.reshape(tile.height, FACTOR, tile.width, FACTOR).any(axis=(1, 3))
-    return some
+def unclosed(published: Published, detail: Detail, tile: Window, month: int) -> NDArray[np.float64]:
+    """Means over land of the field before it is closed, ``(Y, X)`` cm, NaN without land."""
+    wide = Reach.of(tile).grown(HALO)
+    coarse = published.coarse.read(GWSA.name, month, wide)
+    cells = wide.times(FACTOR)
+    land = land_of(published.source.land, cells) & np.isfinite(coarse).repeat(FACTOR, 0).repeat(FACTOR, 1)
+    rows = np.clip(cells.places(FINE)[0], 0, FINE.height - 1)
+    blocks = Blocks.of(FACTOR, land, FINE.row_areas[rows])
+    ring, side = slice(HALO - 1, 1 - HALO), slice(DETAIL_HALO * FACTOR, -DETAIL_HALO * FACTOR)
+    field = interpolated(blocks.sharpened(coarse, STEPS)[ring, ring], FACTOR)
+    field += detail.ask(published.source, published.coarse, wide, blocks, month).values[side, side]
+    return blocks.inside(HALO).means(field)
 
 
 def _sums() -> _Sums:

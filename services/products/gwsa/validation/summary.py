@@ -34,7 +34,7 @@ def _cross_scale(part: Mapping[str, Any]) -> list[str]:
         f"{'within' if part['within_bound'] else 'NOT WITHIN'} the bound of {part['bound_cm']:.4f} cm"
     )
     return [
-        f"1/4 degree means before closure (models alone): {alone}",
+        f"1/4 degree means before closure: {alone}",
         f"1/4 degree means as published: {published}",
     ]
 
