@@ -606,7 +606,7 @@ def test_steps_are_counted_one_by_one() -> None:
 
 def test_a_planted_seam_is_found(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     part, _ = seams(made.published)
-    assert part["published"]["cell_edges"]["holds"] is True
+    assert part["published"]["cell_edges"]["ratio"] < 1.25, "few steps in one degree; test_render holds it to 1.1"
     assert part["published"]["region_borders"]["count"] > 0
     right = Published.stored
 
