@@ -186,8 +186,8 @@ def write_inputs(
         write_land_mask(shared / REAL_MASK, directory / "land_mask.tif")
         note("land mask tiled")
     tasks = [task for task in _tasks() if not (directory / task[0]).exists()]
-    with ProcessPoolExecutor(workers) as pool:
-        for number, name in enumerate(pool.map(partial(_write, directory), tasks), start=1):
+    with ProcessPoolExecutor(workers, initializer=os.nice, initargs=(10,)) as pool:
+        for number, name in enumerate(pool.map(partial(write_one, directory), tasks), start=1):
             if number % 12 == 0 or number == len(tasks):
                 note(f"inputs: {number} of {len(tasks)} written, last {name}")
     files = {path.name: path.stat().st_size for path in sorted(directory.iterdir()) if path.is_file()}
@@ -266,11 +266,11 @@ def _tasks() -> Iterator[tuple[str, str, int]]:
 
 @cache
 def _world() -> Block:
-    os.nice(10)  # once in each process that writes
     return Block()
 
 
-def _write(directory: Path, task: tuple[str, str, int]) -> str:
+def write_one(directory: Path, task: tuple[str, str, int]) -> str:
+    """Write one file: its name, what it holds, and which month (months since 1970-01) or year."""
     name, what, when = task
     world = _world()
     seen = _seen()
@@ -284,7 +284,9 @@ def _write(directory: Path, task: tuple[str, str, int]) -> str:
                 write_gldas(part, when, seen)
             case _ if what in STATIC:
                 static = STATIC[what]
-                _write_tiff(part, [_stored(static.values(world), static.step, what)], [what], static.units, static.step)
+                _write_tiff(
+                    part, [_stored(static.values(world), static.step, 0.0, what)], [what], static.units, static.step
+                )
             case _:
                 months = [month for month in months_between(FIRST, LAST).tolist() if 1970 + month // 12 == when]
                 maps = [_map(what, month) for month in months]
@@ -323,21 +325,21 @@ def _map(name: str, month: int) -> NDArray[np.int16]:
     years = np.float32((month - modes.BASELINE[0]) / 12)
     values = mean + wave * season + years * greening
     values = values + weather * _weather(one.kind, month)
-    return _stored(values, one.step, f"{name} {month}")
+    return _stored(values, one.step, _offset(one.units), f"{name} {month}")
 
 
-def _stored(values: Field, step: float, name: str) -> NDArray[np.int16]:
-    """Steps as int16, with speckle; the offset of values that do not fit is the caller's choice of step."""
-    steps = np.rint(values / np.float32(step))
-    offset = _offset(name.partition(" ")[0])
+def _stored(values: Field, step: float, offset: float, name: str) -> NDArray[np.int16]:
+    """Steps as int16, with speckle."""
+    steps = np.rint((values - np.float32(offset)) / np.float32(step))
     start = np.random.default_rng(list(name.encode())).integers(0, 2**16)
     rough = np.roll(_speckle(), int(start))
-    found: NDArray[np.int16] = np.clip(steps - offset + rough.reshape(steps.shape), MISSING + 1, 32767).astype(np.int16)
+    found: NDArray[np.int16] = np.clip(steps + rough.reshape(steps.shape), MISSING + 1, 32767).astype(np.int16)
     return found
 
 
-def _offset(name: str) -> int:
-    return 28000 if MONTHLY.get(name) is not None and MONTHLY[name].units == "K" else 0
+def _offset(units: str) -> float:
+    """So that temperatures fit int16."""
+    return 280.0 if units == "K" else 0.0
 
 
 @cache
@@ -349,7 +351,6 @@ def _speckle() -> NDArray[np.int16]:
 def _write_tiff(path: Path, maps: list[NDArray[np.int16]], labels: list[str], units: str, step: float) -> None:
     grid = BLOCK.wider(1).grid(120)
     name = labels[0]
-    offset = 280.0 if units == "K" else 0.0
     with rasterio.open(
         path,
         "w",
@@ -374,5 +375,5 @@ def _write_tiff(path: Path, maps: list[NDArray[np.int16]], labels: list[str], un
             dataset.set_band_description(band, label)
             dataset.set_band_unit(band, units)
         dataset.scales = [step] * len(maps)
-        dataset.offsets = [offset] * len(maps)
+        dataset.offsets = [_offset(units)] * len(maps)
         dataset.update_tags(NOTE=SYNTHETIC, NAME=name)
