@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import rasterio
 from numpy.typing import NDArray
 from rasterio.windows import Window as RasterWindow
@@ -43,9 +44,9 @@ def test_a_watch_counts_what_the_children_of_a_child_hold() -> None:
             watch.look()
             time.sleep(0.1)
             watch.look()
-            family = block_study.psutil.Process(child.pid).children(recursive=True)
+            family = psutil.Process(child.pid).children(recursive=True)
         finally:
-            for one in block_study.psutil.Process(child.pid).children(recursive=True):
+            for one in psutil.Process(child.pid).children(recursive=True):
                 one.kill()
     assert len(watch.peaks) == 1  # what the command started; that process' child is counted with it
     assert len(family) == 2
