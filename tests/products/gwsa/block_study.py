@@ -57,8 +57,8 @@ ROUNDS = 3
 SAVED_EVERY = 30.0
 """Seconds between two notes of what was seen, so that a run that is killed is not lost."""
 
-STRIP_CELLS = 8
-"""Coarse rows of the block that the engines are compared on, in a month each."""
+STRIP_CELLS = 2
+"""Coarse rows of the block that the engines are compared on, with a halo of 4 on either side, in a month each."""
 
 SET_BY_HAND = 0.5
 """Weight of a region whose detail the folds find worthless: what is measured is what asking costs."""
