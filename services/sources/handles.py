@@ -12,8 +12,9 @@ from services.sources.broken import reading
 from services.sources.files import Source
 from services.sources.raster import Description, Opened
 
-MOST = 8
-"""Files that a process keeps open."""
+MOST = 32
+"""Files that a process keeps open: more than the 20 predictors and masks that a map of gwsa is made from in turn, else
+none would be open when its turn comes again."""
 
 CONTAINERS = (netcdf3.Classic, netcdf4.Hdf5, zarr.Group)
 """Open files of named arrays, which have a ``container()``."""

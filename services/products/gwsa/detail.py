@@ -17,7 +17,7 @@ from models.rules import count_outside
 from services.core.errors import ModelRefused
 from services.products.gwsa.coarse import Coarse
 from services.products.gwsa.declaration import FACTOR
-from services.products.gwsa.features import features, fine_predictors, smoothed
+from services.products.gwsa.features import Floats, features, fine_predictors, smoothed
 from services.products.gwsa.inputs import Inputs
 from services.products.gwsa.reach import Reach
 from services.products.gwsa.refine import DETAIL_HALO, Blocks, interpolated
@@ -30,6 +30,9 @@ REGIONS_FILE = "regions.json"
 
 STRIP = 8
 """Coarse rows that features are held of at a time: 60 MB of a shard's 90 columns and 19 predictors."""
+
+AT_ONCE = 256 << 20
+"""Bytes of predictors up to which they are read once; else strip by strip, for their means and once more for rows."""
 
 
 class Region(BaseModel):
@@ -163,13 +166,21 @@ class Detail:
         )
         weighing = shares(coarse.labels(cells.grown(REACH + 1)))
         asked = any(self.regions[number].weight > 0 for number, _ in weighing)
-        smooth_means = smoothed(blocks, _means(inputs, wide, blocks, month)) if asked and land.any() else None
+        around, smooth_means = None, None
+        if asked and land.any():
+            size = 4 * len(inputs.predictors) * land.size * wide.height * wide.width // (cells.height * cells.width)
+            around = fine_predictors(inputs, month, wide.times(FACTOR)) if size <= AT_ONCE else None
+            smooth_means = smoothed(blocks, _means(inputs, wide, blocks, month, around))
         for row, part in _strips(cells):
             rows = slice(row * FACTOR, (row + part.height) * FACTOR)
             if not land[rows].any():
                 continue
             if smooth_means is not None:
-                predictors = fine_predictors(inputs, month, part.times(FACTOR))
+                if around is None:
+                    predictors = fine_predictors(inputs, month, part.times(FACTOR))
+                else:
+                    side, first = DETAIL_HALO * FACTOR, (DETAIL_HALO + row) * FACTOR
+                    predictors = around[:, first : first + part.height * FACTOR, side:-side]
                 asked_with = features(predictors, smooth_means[:, row : row + part.height + 2], FACTOR, month)
             for number, share in weighing:
                 region = self.regions[number]
@@ -219,14 +230,16 @@ def _strips(cells: Reach) -> Iterator[tuple[int, Reach]]:
         yield row, Reach(row=cells.row + row, column=cells.column, height=height, width=cells.width)
 
 
-def _means(inputs: Inputs, cells: Reach, blocks: Blocks, month: int) -> NDArray[np.float64]:
-    """Means of the predictors over the land of coarse cells, ``(predictor, Y, X)``."""
+def _means(inputs: Inputs, cells: Reach, blocks: Blocks, month: int, predictors: Floats | None) -> NDArray[np.float64]:
+    """Means of the predictors over the land of coarse cells, ``(predictor, Y, X)``; of those given, if they are."""
+    if predictors is not None:
+        return np.stack([blocks.means(one) for one in predictors])
     found = np.full((len(inputs.predictors), *cells.shape), np.nan)
     for row, part in _strips(cells):
         here = blocks.rows(row, part.height)
         if here.land.any():
-            predictors = fine_predictors(inputs, month, part.times(FACTOR))
-            found[:, row : row + part.height] = [here.means(one) for one in predictors]
+            strip = fine_predictors(inputs, month, part.times(FACTOR))
+            found[:, row : row + part.height] = [here.means(one) for one in strip]
     return found
 
 
