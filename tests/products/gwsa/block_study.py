@@ -8,9 +8,9 @@
 
 DIR lies outside the checkout and takes about 8 GB. Every step resumes, and each leaves a JSON file of its name in DIR.
 A segment's id holds the digest of the code: ``render`` must be started each time from the same code, so best from a
-checkout that nobody edits (``git worktree add --detach PLACE COMMIT``, PYTHONPATH there). The render whose first months
-are in the report goes on with services/ and models/ of commit 8aded02. The predictors, storage and models are synthetic,
-the land mask is the real one; what is measured is cost, not skill.
+checkout that nobody edits (``git worktree add --detach PLACE COMMIT``, PYTHONPATH there). The render whose
+first months are in the report goes on with services/ and models/ of commit 8aded02. The predictors, storage and models
+are synthetic, the land mask is the real one; what is measured is cost, not skill.
 """
 
 import argparse
