@@ -154,7 +154,7 @@ class Predictor:
         return session
 
 
-_KEPT = 4
+_KEPT = 8
 """Sessions that a process keeps: one of 500 trees of depth 10 takes 100 MB, and a map may have one for each region."""
 
 _SESSIONS: dict[tuple[str, str], onnxruntime.InferenceSession] = {}

@@ -90,7 +90,7 @@ class _Native:
         return [answer]
 
 
-_KEPT = 4
+_KEPT = 8
 """Boosters that a process keeps; one of 500 trees of depth 10 takes 50 MB."""
 
 _BOOSTERS: dict[str, _Native] = {}

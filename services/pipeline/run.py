@@ -56,7 +56,9 @@ DASK = {
         "OMP_NUM_THREADS": 1,
         "OPENBLAS_NUM_THREADS": 1,
         "MKL_NUM_THREADS": 1,
-        "MALLOC_TRIM_THRESHOLD_": 65536,
+        # glibc's own 128 kB hands every large array back and asks for it anew: a third of a task's CPU in the kernel
+        "MALLOC_TRIM_THRESHOLD_": 256 << 20,
+        "MALLOC_MMAP_THRESHOLD_": 32 << 20,
     },
 }
 """Explicit dask settings; one thread per worker process, for more measured slower (science/speed.md 6)."""

@@ -99,7 +99,10 @@ def test_a_forked_child_answers_though_another_thread_held_the_lock(shipped: Pat
     assert done.returncode == 0
 
 
-def test_a_process_reads_a_booster_once_and_keeps_four(shipped: Path) -> None:
+def test_a_process_reads_a_booster_once_and_keeps_those_used_last(
+    shipped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native_module, "_KEPT", 4)
     native = NativePredictor.open(shipped)
     runner = native._runner()
     assert pickle.loads(pickle.dumps(native))._runner() is runner  # noqa: S301 - made here

@@ -100,7 +100,10 @@ def _golden_of(card: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_a_process_keeps_the_sessions_used_last(make_linear: MakeModel, make_card: MakeCard) -> None:
+def test_a_process_keeps_the_sessions_used_last(
+    make_linear: MakeModel, make_card: MakeCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictor_module, "_KEPT", 4)
     weights = [np.full((3, 2), number, dtype=np.float32) for number in range(6)]
     models = [make_linear(matrix) for matrix in weights]
     golden = {"rows": 1, "inputs": {"x": [0.0, 0.0, 0.0]}, "tolerance": {"y": 1e-5, "z": 1e-3}}

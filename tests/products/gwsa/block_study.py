@@ -8,8 +8,9 @@
 
 DIR lies outside the checkout and takes about 8 GB. Every step resumes, and each leaves a JSON file of its name in DIR.
 A segment's id holds the digest of the code: ``render`` must be started each time from the same code, so best from a
-checkout that nobody edits (``git worktree add --detach PLACE COMMIT``, PYTHONPATH there). The predictors, storage and
-models are synthetic, the land mask is the real one; what is measured is cost, not skill.
+checkout that nobody edits (``git worktree add --detach PLACE COMMIT``, PYTHONPATH there). The render whose
+first months are in the report goes on with services/ and models/ of commit 8aded02. The predictors, storage and models
+are synthetic, the land mask is the real one; what is measured is cost, not skill.
 """
 
 import argparse
@@ -394,8 +395,10 @@ def report(place: Place) -> dict[str, Any]:
             "runs": runs,
         },
     }
+    mask = place.inputs / "land_mask.tif"
+    found["globe_by_the_measured_month"] = globe(mask, measured, measured["month"]["cpu_s"])
     if cpu and done:
-        found["globe"] = globe(place.inputs / "land_mask.tif", measured, cpu / done)
+        found["globe_by_the_render"] = globe(mask, measured, cpu / done)
     return found
 
 
@@ -403,7 +406,8 @@ def globe(mask: Path, measured: dict[str, Any], month_cpu: float) -> dict[str, A
     """What 225 months of the whole grid would take, from the rows and cells of its shards.
 
     The trees' share of a month's CPU goes with rows, the rest with cells of shards that have land; both shares are
-    those of the profiled month, scaled to the CPU that a month took when the block was rendered, all stages included.
+    those of the profiled month. ``month_cpu`` is that of the render by months done, all stages and openings included,
+    or of the profiled month alone.
     """
     rows, profiled = measured["rows"], measured["month"]
     trees = profiled["parts_cpu_s"]["trees"] / profiled["cpu_s"]
