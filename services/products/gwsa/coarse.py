@@ -5,8 +5,8 @@ another file or another rule never meets what was computed before.
 """
 
 import json
-import os
 import shutil
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -174,7 +174,7 @@ def prepare(inputs: Inputs, each: Each, note: Callable[[str], None]) -> Coarse:
     if coarse.is_prepared:
         return coarse
     axis, window = inputs.months, inputs.window
-    part = coarse.directory.with_name(f".{coarse.directory.name}.{os.getpid()}.part")
+    part = coarse.directory.with_name(f".{coarse.directory.name}.{uuid.uuid4().hex}.part")
     try:
         _make_arrays(part, axis, window)
         rows = max(_CHUNK[1], BAND_CELLS // window.width // _CHUNK[1] * _CHUNK[1])

@@ -145,6 +145,12 @@ class Settings(_Part):
         twice = sorted({name for name in names if names.count(name) > 1} | (set(names) & set(TIME_FEATURES)))
         if twice:
             raise ValueError(f"predictor {twice[0]!r} stands twice, or has a name that is taken")
+        if self.detail and not self.predictors:
+            raise ValueError("no predictor is named, and detail = true (the default) needs one")
+        if self.area is not None:
+            west, south, east, north = self.area
+            if not (-180 <= west < east <= 180 and -60 <= south < north <= 90):
+                raise ValueError(f"area is west, south, east, north within -180, -60, 180, 90, not {list(self.area)}")
         return self
 
 

@@ -1,7 +1,7 @@
 """Predictors over land of the coarse cells, month by month: made once from the inputs, kept beside the coarse field."""
 
-import os
 import shutil
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -96,7 +96,7 @@ def tabulate(inputs: Inputs, coarse: Coarse, each: Each, note: Callable[[str], N
     )
     if table.path.is_dir():
         return table
-    part = table.path.with_name(f".{_FILE}.{os.getpid()}.part")
+    part = table.path.with_name(f".{_FILE}.{uuid.uuid4().hex}.part")
     shape = coarse.window.shape
     try:
         group = zarr.create_group(part, zarr_format=3)

@@ -184,6 +184,8 @@ def spoilt(written: Path, tmp_path: Path, old: str, new: str) -> Path:
         ('name = "slope"', 'name = "elevation"', r"predictor 'elevation' stands twice"),
         ('name = "slope"', 'name = "year"', r"predictor 'year' stands twice, or has a name that is taken"),
         ('name = "name"', 'name = "label"', r"aquifers\.geojson"),
+        ("area = [66, 18, 76, 27]", "area = [66, 27, 76, 18]", r"area is west, south, east, north within"),
+        ("area = [66, 18, 76, 27]", "area = [66, -70, 76, 27]", r"within -180, -60, 180, 90, not \[66\.0, -70\.0"),
     ],
 )
 def test_settings_that_do_not_hold_are_refused_by_name(
