@@ -54,7 +54,8 @@ class Recipe(Protocol):
     memory must be bounded by the window and the number of periods, not by the size of the inputs.
 
     A recipe that needs something of all its inputs together may have ``prepare(each: Each, note)``, which is called
-    before the first ``compute`` and keeps what it makes where workers find it; ``note`` is told how far it is.
+    before the first ``compute`` and keeps what it makes where workers find it; ``note`` is told how far it is. After
+    it a part of its grid that is rendered alone is shown to ``check_window(window)``, which may refuse it.
 
     A recipe that can tell what it will cost may have ``estimate(periods, window, shard) -> list[str]``: lines for
     people about some periods of a window of its grid, cut into windows of the shape ``shard``.

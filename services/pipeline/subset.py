@@ -93,6 +93,9 @@ class Subset:
         prepare = getattr(self.whole, "prepare", None)
         if prepare is not None:
             prepare(each, note)
+        check = getattr(self.whole, "check_window", None)
+        if check is not None:
+            check(self.window)
 
     def check_inputs(self) -> None:
         """Those of the whole."""

@@ -93,6 +93,9 @@ def balance(inputs: Inputs, window: Window) -> Balance:
         anomalies[name] = term - term[base].mean(axis=0)
         gwsa -= anomalies[name]
         variance = variance + (inputs.settings.gldas.uncertainty * anomalies[name].std(axis=0)) ** 2
+    untold = np.flatnonzero(~np.isfinite(np.broadcast_to(variance, gwsa.shape)).all(axis=0))
+    if untold.size:
+        raise InputRefused(f"{untold.size} cells have no uncertainty: does the other centre's solution lack them?")
     beyond = (np.abs(gwsa) > LARGEST).any(axis=0)
     gwsa[:, beyond] = np.nan
     place = partial(_placed, some=some, shape=shape)

@@ -83,6 +83,13 @@ class Coarse:
         return tuple(str(name) for name in json.loads(self._text("regions.json")))
 
     @cached_property
+    def labels_sha256(self) -> str:
+        """Digest of where the regions' cells lie."""
+        window = self.window
+        where = np.array([window.row, window.column, window.height, window.width], dtype="<i8")
+        return layout.digest(where.tobytes() + self.read_labels().astype("<i2").tobytes())
+
+    @cached_property
     def facts(self) -> dict[str, Any]:
         """What was concluded: cells with values, cells left out."""
         found: dict[str, Any] = json.loads(self._text("facts.json"))
@@ -129,7 +136,10 @@ class Coarse:
         """Region of each cell; beyond what was computed that of the nearest cell."""
         rows, columns = window.places(COARSE)
         inside_rows = np.clip(rows - self.window.row, 0, self.window.height - 1)
-        inside_columns = np.clip(columns - self.window.column, 0, self.window.width - 1)
+        east = columns - self.window.column
+        if self.window.width < COARSE.width:
+            east = (east + COARSE.width // 2) % COARSE.width - COARSE.width // 2  # the shorter way round
+        inside_columns = np.clip(east, 0, self.window.width - 1)
         labels: NDArray[np.int16] = self.read_labels()[np.ix_(inside_rows, inside_columns)]
         return labels
 

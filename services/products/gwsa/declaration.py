@@ -28,10 +28,11 @@ GWSA = Quantity(
     units="cm",
     long_name="Groundwater storage anomaly as equivalent water height",
     dtype="int16",
-    scale_factor=0.02,
+    # interpolation that keeps means passes the extremes of a rough field: 16 m fit, LARGEST is 6
+    scale_factor=0.05,
     add_offset=0.0,
     fill_value=-32768,
-    quantum=0.02,
+    quantum=0.05,
     style=Style(colormap_name="rdbu", minimum=-30.0, maximum=30.0),
     attributes={
         "baseline": "/".join(BASELINE),
@@ -70,7 +71,7 @@ FILLED = Quantity(
 EXTRAPOLATED = Quantity(
     name="extrapolated",
     units="1",
-    long_name="1 where a predictor lies outside the range that the region's model has learned, and was clipped to it",
+    long_name="1 where a predictor is missing, or outside the range that the model has learned and clipped to it",
     dtype="uint8",
     fill_value=255,
     quantum=0.01,

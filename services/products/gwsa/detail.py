@@ -57,6 +57,12 @@ class Regions(BaseModel):
     features: dict[str, str]
     """Names in order, and units."""
 
+    synthetic: bool
+    """Whether they were learned from made-up inputs."""
+
+    labels_sha256: str
+    """Of the regions' cells."""
+
     regions: list[Region]
 
 
@@ -71,7 +77,7 @@ class Said:
     """Of the error of the detail, cm2, ``(y, x)``."""
 
     extrapolated: NDArray[np.bool_]
-    """Where a predictor lies outside what a model that speaks here has learned, ``(y, x)``."""
+    """Where a predictor is missing, or outside what a model that speaks here has learned, ``(y, x)``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,15 +90,18 @@ class Detail:
     """Name of the model -> sha256 of its card; of those that are asked."""
 
     engine: Engine = "onnx"
+    labels_sha256: str = ""
+    """Of the regions' cells that the models were learned in."""
 
     @classmethod
-    def open(cls, directory: Path, taken: Mapping[str, str], engine: Engine = "onnx") -> "Detail":
+    def open(cls, directory: Path, taken: Mapping[str, str], engine: Engine = "onnx", *, synthetic: bool) -> "Detail":
         """Check the models of a directory.
 
         Args:
             directory: what ``cenote export gwsa`` wrote.
             taken: the features that the inputs give, names in order and units.
             engine: what asks the models.
+            synthetic: whether the inputs are made up.
 
         Raises:
             ModelRefused: if a file does not hold, or a model takes other features.
@@ -115,7 +124,18 @@ class Detail:
                 digests[f"gwsa_{region.name}"] = card.digest
         if list(document.features.items()) != list(taken.items()):
             raise ModelRefused(f"{path}: the models take {document.features}, the inputs give {dict(taken)}")
-        return cls(directory=directory.resolve(), regions=tuple(document.regions), digests=digests, engine=engine)
+        if document.synthetic != synthetic:
+            kinds = ["measured", "synthetic"]
+            raise ModelRefused(
+                f"{path}: the models are of {kinds[document.synthetic]} inputs, these are {kinds[synthetic]}"
+            )
+        return cls(
+            directory=directory.resolve(),
+            regions=tuple(document.regions),
+            digests=digests,
+            engine=engine,
+            labels_sha256=document.labels_sha256,
+        )
 
     @property
     def directories(self) -> dict[str, Path]:
@@ -127,17 +147,22 @@ class Detail:
         regions = {region.name: {"weight": region.weight, "sigma_cm": region.sigma} for region in self.regions}
         return {"engine": self.engine, "regions": regions}
 
-    def check(self, regions: tuple[str, ...]) -> None:
-        """Compare with the regions of the coarse field.
+    def check(self, coarse: Coarse) -> None:
+        """Compare with the regions of the coarse field, by name and cell by cell.
 
         Raises:
             ModelRefused: if they are others.
         """
         mine = tuple(region.name for region in self.regions)
-        if mine != regions:
+        if mine != coarse.regions:
             raise ModelRefused(
-                f"{self.directory}: models are of the regions {', '.join(mine)}, the inputs have {', '.join(regions)}: "
-                "train them again"
+                f"{self.directory}: models are of the regions {', '.join(mine)}, the inputs have "
+                f"{', '.join(coarse.regions)}: train them again"
+            )
+        if self.labels_sha256 != coarse.labels_sha256:
+            raise ModelRefused(
+                f"{self.directory}: the regions have the same names and other cells (other polygons, or another area "
+                "in gwsa.toml): train the models again"
             )
 
     def ask(self, inputs: Inputs, coarse: Coarse, wide: Reach, blocks: Blocks, month: int) -> Said:
@@ -201,7 +226,7 @@ class Detail:
             values = predictor.predict(rows)["gwsa"]
         except ModelError as error:
             raise ModelRefused(f"{region.name}: {error}") from error
-        beyond: NDArray[np.bool_] = count_outside(predictor.card.inputs[0], rows) > 0
+        beyond: NDArray[np.bool_] = (count_outside(predictor.card.inputs[0], rows) > 0) | np.isnan(rows).any(axis=1)
         return values.astype(np.float64), beyond
 
     @cached_property

@@ -1,5 +1,6 @@
 """What a directory of inputs holds: ``gwsa.toml`` says which file is what; all that it names is opened and checked."""
 
+import glob
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -325,7 +326,8 @@ def read_settings(directory: Path) -> tuple[Settings, Document]:
 def _names(directory: Path, what: str, entry: Files) -> list[str]:
     found: list[str] = []
     for pattern in entry.patterns:
-        matches = sorted(str(path) for path in directory.glob(pattern)) if "://" not in pattern else [pattern]
+        # an absolute pattern replaces the directory
+        matches = [pattern] if "://" in pattern else sorted(glob.glob(str(directory / pattern)))  # noqa: PTH207
         if not matches:
             raise InputRefused(f"{directory / SETTINGS}: {what} names {pattern!r}, and {directory} holds no such file")
         found += matches
@@ -345,12 +347,15 @@ def _months(solution: Mascons) -> tuple[int, ...]:
 
 
 def _check_spans(inputs: Inputs) -> None:
-    for what, months in (("GRACE", inputs.solution_months), ("GLDAS", inputs.gldas.months)):
+    spans = [("GRACE", inputs.solution_months), ("GLDAS", inputs.gldas.months)]
+    if inputs.other is not None:
+        spans.append((f"grace.other ({inputs.other.center})", inputs.other_months))
+    for what, months in spans:
         if months[0] > BASE_MONTHS[0] or months[-1] < BASE_MONTHS[-1]:
             raise InputRefused(f"{what} reaches {_span(months)}; the baseline {'/'.join(BASELINE)} must lie in it")
     if not inputs.periods.starts:
-        spans = ", ".join(f"{raster.name} {_span(raster.months)}" for raster in inputs.predictors if raster.monthly)
-        raise InputRefused(f"no month is in all inputs (GRACE and GLDAS {_span(inputs.months.starts)}, {spans})")
+        reach = ", ".join(f"{raster.name} {_span(raster.months)}" for raster in inputs.predictors if raster.monthly)
+        raise InputRefused(f"no month is in all inputs (GRACE and GLDAS {_span(inputs.months.starts)}, {reach})")
 
 
 def _span(months: Sequence[int]) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.gwsa import DIRECTORY
 from services.core import layout
-from services.core.errors import ModelRefused
+from services.core.errors import InputRefused, ModelRefused
 from services.core.grid import Window
 from services.core.product import Product
 from services.core.time_axis import TimeAxis
@@ -56,7 +56,12 @@ def open_recipe(inputs: Path, models: Path | None = None) -> "Gwsa":
             f"no models are shipped for {inputs}: `cenote train gwsa` and `cenote export gwsa` make them, and --models "
             f"names them; {SETTINGS} may say detail = false to do without"
         )
-    return Gwsa(source=found, detail=Detail.open(models or DIRECTORY, found.features, found.settings.trees.engine))
+    return Gwsa(
+        source=found,
+        detail=Detail.open(
+            models or DIRECTORY, found.features, found.settings.trees.engine, synthetic=found.settings.synthetic
+        ),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +112,14 @@ class Gwsa:
 
     def estimate(self, periods: TimeAxis, window: Window, shard: tuple[int, int]) -> list[str]:
         """What a render of some periods of a window will cost, as ``Recipe`` says it."""
-        return told(self.detail, self.source.land, window, shard, len(periods))
+        area = self.source.window
+        top, left = max(window.row, area.row * FACTOR), max(window.column, area.column * FACTOR)
+        bottom = min(window.row + window.height, (area.row + area.height) * FACTOR)
+        right = min(window.column + window.width, (area.column + area.width) * FACTOR)
+        if top >= bottom or left >= right:
+            return ["detail: nothing of this lies in the area of the inputs"]
+        part = Window(row=top, column=left, height=bottom - top, width=right - left)
+        return told(self.detail, self.source.land, part, shard, len(periods))
 
     def prepare(self, each: Each, note: Callable[[str], None]) -> None:
         """Compute the coarse fields, unless they are there.
@@ -117,7 +129,24 @@ class Gwsa:
         """
         coarse = prepare(self.source, each, note)
         if self.detail is not None:
-            self.detail.check(coarse.regions)
+            self.detail.check(coarse)
+
+    def check_window(self, window: Window) -> None:
+        """Refuse a part that has no value.
+
+        Raises:
+            InputRefused: if no land of it has a balance.
+        """
+        cells, _ = _whole_cells(window)
+        valid = np.isfinite(self._coarse.read(GWSA.name, self._coarse.months[0], Reach.of(cells)))
+        for row, column in np.argwhere(valid):
+            here = Reach(row=cells.row + int(row), column=cells.column + int(column), height=1, width=1)
+            if land_of(self.source.land, here.times(FACTOR)).any():
+                return
+        raise InputRefused(
+            f"{self.source.directory}: none of the {valid.size} coarse cells of this part has both a balance and land: "
+            "does it lie in the area of the inputs?"
+        )
 
     def check_inputs(self) -> None:
         """Look at every file once more."""

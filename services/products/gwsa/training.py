@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.card import Score
-from models.errors import ModelError
+from models.errors import ModelError, TableRefused
 from services.core.errors import InputRefused, ModelRefused
 from services.pipeline.recipe import Each, Here
 from services.products.gwsa import transfer
@@ -74,7 +74,13 @@ def train(inputs: Path, out: Path, seed: int, note: Note, each: Each | None = No
             f"{one.worth.sigma:.3f} of {one.worth.total.rmse(0.0):.3f} cm with weight {one.worth.weight:.2f}"
         )
     together = sum((one.worth for one in learned.values()), transfer.Worth())
+    if not together.folds:
+        raise ModelRefused(
+            f"{inputs}: no region has cells in two squares of {transfer.FOLD / 4:g} degrees: nothing tells what "
+            "its detail is worth; detail = false in gwsa.toml does without"
+        )
     document = {
+        "labels_sha256": coarse.labels_sha256,
         "features": found.features,
         "synthetic": found.settings.synthetic,
         "seed": seed,
@@ -128,7 +134,12 @@ def export(trained: Path, out: Path, note: Note) -> None:
             raise ModelRefused(f"{name}: {error}") from error
         note(f"{out / name}: model {card.name}, sha256 {card.sha256}")
     out.mkdir(parents=True, exist_ok=True)
-    told = Regions(features=document["features"], regions=regions)
+    told = Regions(
+        features=document["features"],
+        synthetic=document["synthetic"],
+        labels_sha256=document["labels_sha256"],
+        regions=regions,
+    )
     (out / REGIONS_FILE).write_text(told.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
@@ -202,7 +213,10 @@ def _learn(inputs: Inputs, coarse: Coarse, table: Table, out: Path, seed: int, r
     )
 
     def fitted(rows: NDArray[np.float32], target: NDArray[np.float64], weights: NDArray[np.float64]) -> Any:
-        return learn(rows, target, weights=weights).predict
+        try:
+            return learn(rows, target, weights=weights).predict
+        except TableRefused:
+            return None  # too little is left outside this fold
 
     features, target, weights = scene.rows(inside(near), range(len(scene.months)))
     try:
@@ -212,9 +226,8 @@ def _learn(inputs: Inputs, coarse: Coarse, table: Table, out: Path, seed: int, r
     scored = replace(scene, **_thinned(scene))
     try:
         found = transfer.worth(scored, inside((labels == number) & valid), inside(near), fitted, seed)
-    except ModelError:
-        # too few cells outside a fold to learn from: the score of all regions together is taken
-        found = transfer.Worth()
+    except ModelError as error:
+        raise ModelRefused(f"{name}: {error}") from error
     trees.write(out / name)
     chosen = np.random.default_rng(seed).choice(len(features), min(PARITY_ROWS, len(features)), replace=False)
     np.save(out / name / ROWS, features[np.sort(chosen)])

@@ -31,8 +31,8 @@ FOLDS = 5
 LEAST_BLOCKS = 8
 """Blocks of a region below which its own score says too little and that of all regions is taken (our choice)."""
 
-type Fit = Callable[[Floats, Cells, Cells], Callable[[Floats], Floats]]
-"""Features ``(row, feature)``, target and weight of each row -> what predicts rows."""
+type Fit = Callable[[Floats, Cells, Cells], Callable[[Floats], Floats] | None]
+"""Features ``(row, feature)``, target and weight of each row -> what predicts rows; None: too few to learn from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +207,8 @@ def worth(scene: Scene, mine: NDArray[np.bool_], near: NDArray[np.bool_], fit: F
         if not learned.any():
             continue
         predict = fit(*scene.rows(learned, range(len(scene.months))))
+        if predict is None:
+            continue
         whole = scored.reshape(scored.shape[0] // SCALE, SCALE, scored.shape[1] // SCALE, SCALE).any(axis=(1, 3))
         sums = Moments(blocks=int(whole.sum()))
         for position in range(len(scene.months)):
@@ -245,21 +247,6 @@ def _scored(scene: Scene, scored: NDArray[np.bool_], predict: Callable[[Floats],
         de=float(weight @ (detail * error)),
         dd=float(weight @ detail**2),
     )
-
-
-def padded(shape: tuple[int, int], corner: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Cells to add before and after rows, and before and after columns: to whole blocks of the globe, and HALO of them.
-
-    Args:
-        shape: rows and columns.
-        corner: row and column of the first cell on the coarse grid.
-    """
-    found = []
-    for size, first in zip(shape, corner, strict=True):
-        before = first % SCALE
-        after = -(first + size) % SCALE
-        found.append((before + HALO * SCALE, after + HALO * SCALE))
-    return (found[0], found[1])
 
 
 def months_of(count: int, most: int) -> Iterator[int]:

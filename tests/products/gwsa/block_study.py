@@ -178,7 +178,8 @@ def with_engine(recipe: Gwsa, engine: Engine) -> Gwsa:
     """The same models, asked by another engine."""
     detail = recipe.detail
     assert detail is not None
-    return replace(recipe, detail=Detail.open(detail.directory, recipe.source.features, engine))
+    synthetic = recipe.source.settings.synthetic
+    return replace(recipe, detail=Detail.open(detail.directory, recipe.source.features, engine, synthetic=synthetic))
 
 
 def rows_asked(recipe: Gwsa, window: Window) -> dict[str, int]:

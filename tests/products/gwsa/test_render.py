@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from models.card import ModelCard
-from services.core.errors import ModelRefused
+from services.core.errors import InputRefused, ModelRefused
 from services.core.grid import Window
 from services.pipeline.recipe import Here
+from services.pipeline.subset import Subset, window_of
 from services.products.gwsa.coarse import Coarse
 from services.products.gwsa.declaration import FACTOR, FINE, GWSA, PRODUCT, UNCERTAINTY
 from services.products.gwsa.inputs import SETTINGS, Inputs
@@ -206,6 +207,13 @@ def test_models_that_do_not_fit_are_refused(written: Path, models: Path, recipe:
     (other / "regions.json").write_text(json.dumps(document))
     with pytest.raises(ModelRefused, match=r"regions\.json does not hold: regions\.0\.weight"):
         open_recipe(written, other)
+    document["regions"][0]["weight"] = 0.5
+    (other / "regions.json").write_text(json.dumps({**document, "synthetic": False}))
+    with pytest.raises(ModelRefused, match="the models are of measured inputs, these are synthetic"):
+        open_recipe(written, other)
+    (other / "regions.json").write_text(json.dumps({**document, "labels_sha256": "0" * 64}))
+    with pytest.raises(ModelRefused, match="the same names and other cells"):
+        open_recipe(written, other).prepare(Here(), lambda _: None)
     document["regions"] = [{"name": "elsewhere", "weight": 0.0, "sigma": 1.0}]
     (other / "regions.json").write_text(json.dumps(document))
     with pytest.raises(ModelRefused, match=r"models are of the regions elsewhere, the inputs have"):
@@ -218,6 +226,15 @@ def test_models_that_do_not_fit_are_refused(written: Path, models: Path, recipe:
     changed = replace(recipe.detail, digests=dict.fromkeys(recipe.detail.digests, "0" * 64))
     with pytest.raises(ModelRefused, match="planned with 000"):
         field(replace(recipe, detail=changed), 586)
+
+
+def test_a_part_without_any_value_is_refused(recipe: Gwsa) -> None:
+    at_sea = Subset.of(recipe, window_of(PRODUCT.grid, "68,20,68.5,20.5"), "sea")
+    far = Subset.of(recipe, window_of(PRODUCT.grid, "10,50,11,51"), "far")
+    for part in (at_sea, far):
+        with pytest.raises(InputRefused, match=r"none of the .* coarse cells of this part has both a balance and land"):
+            part.prepare(Here(), lambda _: None)
+    Subset.of(recipe, window_of(PRODUCT.grid, "70,22,71,23"), "land").prepare(Here(), lambda _: None)
 
 
 def test_real_inputs_have_no_models_of_the_sample(written: Path, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def validate(
     published = Published.of(dataset, source, coarse)
     detail, missing = _models(dataset, source, models)
     if detail is not None:
-        detail.check(coarse.regions)
+        detail.check(coarse)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -171,7 +171,8 @@ def _models(dataset: Dataset, source: Inputs, models: Path | None) -> tuple[Deta
     place = models or (DIRECTORY if source.settings.synthetic else None)
     if place is None or (models is None and not (place / REGIONS_FILE).is_file()):
         return None, "the models are not given (--models DIR)"
-    detail = Detail.open(place, source.features, source.settings.trees.engine)
+    settings = source.settings
+    detail = Detail.open(place, source.features, settings.trees.engine, synthetic=settings.synthetic)
     for segment, origin in dataset.version.provenance.items():
         if dict(origin.get("models", {})) != dict(detail.digests):
             raise ModelRefused(
