@@ -279,7 +279,7 @@ def study(folder: Path) -> dict[str, Any]:
             "folds_are": "blocks in order of time, or row by row, get default_rng(0).permutation(arange(blocks) % 5)",
             "block_months": BLOCK_MONTHS,
             "block_cells": BLOCK_CELLS,
-            "held_out_in_the_step_in_scale": f"squares of {FOLD} cells, as transfer.moments deals them",
+            "held_out_in_the_step_in_scale": f"squares of {FOLD} cells, as the study deals them",
             "trees": {name: asdict(one) for name, one in {**sizes, "shallow": SHALLOW}.items()},
         },
         "held_out": held_out(folder, sizes),
