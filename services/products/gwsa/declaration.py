@@ -56,41 +56,32 @@ UNCERTAINTY = Quantity(
     style=Style(colormap_name="viridis", minimum=0.0, maximum=10.0),
 )
 
-FILLED = Quantity(
-    name="filled",
-    units="1",
-    long_name="1 where GRACE has no solution of the month and the water storage was filled from other months",
-    dtype="uint8",
-    fill_value=255,
-    quantum=0.01,
-    role="flag",
-    ancillary_of="gwsa",
-    style=Style(colormap_name="greys", minimum=0.0, maximum=1.0),
+
+def _flag(name: str, long_name: str) -> Quantity:
+    """1 where something holds of the value; a coarser level has its share."""
+    return Quantity(
+        name=name,
+        units="1",
+        long_name=long_name,
+        dtype="uint8",
+        fill_value=255,
+        quantum=0.01,
+        role="flag",
+        ancillary_of="gwsa",
+        style=Style(colormap_name="greys", minimum=0.0, maximum=1.0),
+    )
+
+
+FILLED = _flag(
+    "filled", "1 where GRACE has no solution of the month and the water storage was filled from other months"
 )
 
-EXTRAPOLATED = Quantity(
-    name="extrapolated",
-    units="1",
-    long_name="1 where a predictor is missing, or outside the range that the model has learned and clipped to it",
-    dtype="uint8",
-    fill_value=255,
-    quantum=0.01,
-    role="flag",
-    ancillary_of="gwsa",
-    style=Style(colormap_name="greys", minimum=0.0, maximum=1.0),
+EXTRAPOLATED = _flag(
+    "extrapolated",
+    "1 where a predictor is missing, or outside the range that the model has learned and clipped to it",
 )
 
-CAUTION = Quantity(
-    name="caution",
-    units="1",
-    long_name="1 on glaciers, big lakes and permafrost, whose water the balance takes for groundwater",
-    dtype="uint8",
-    fill_value=255,
-    quantum=0.01,
-    role="flag",
-    ancillary_of="gwsa",
-    style=Style(colormap_name="greys", minimum=0.0, maximum=1.0),
-)
+CAUTION = _flag("caution", "1 on glaciers, big lakes and permafrost, whose water the balance takes for groundwater")
 
 PRODUCT = Product(
     id="gwsa",
