@@ -99,6 +99,15 @@ def test_a_forked_child_answers_though_another_thread_held_the_lock(shipped: Pat
     assert done.returncode == 0
 
 
+@pytest.mark.parametrize("trees_per_call", [1, 7, 59, 60, 61])
+def test_the_trees_are_asked_in_groups_and_none_is_left_out(
+    trees: Trees, shipped: Path, monkeypatch: pytest.MonkeyPatch, trees_per_call: int
+) -> None:
+    monkeypatch.setattr(native_module, "TREES_PER_CALL", trees_per_call)
+    found = NativePredictor.open(shipped).predict(ROWS)["gwsa"]
+    np.testing.assert_array_equal(found, trees.predict(ROWS))  # all at once
+
+
 def test_a_process_reads_a_booster_once_and_keeps_those_used_last(
     shipped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
