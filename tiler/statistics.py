@@ -1,6 +1,7 @@
 """Statistics weighted by area: of a whole map, or of the part of it that a polygon covers."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from shapely.geometry import MultiPolygon
 
 from services.core.errors import PositionOutside, QueryError, RequestTooLarge
-from services.core.grid import Grid
+from services.core.grid import Grid, Window
 from services.core.quantity import Quantity
 from services.core.settings import Settings
 from tiler.cells import Cells, cells_touching
@@ -27,7 +28,7 @@ MOST_CELLS = 3_000_000
 INTEGRAL_FACTOR, INTEGRAL_UNITS = "area_integral_factor", "area_integral_units"
 """Attributes of a quantity: its value on 1 km2 in other units, and which."""
 
-CELL_BYTES = 124
+CELL_BYTES = 80
 """Memory for a cell at the peak: value, area, cover, and what is sorted (measured)."""
 
 
@@ -36,19 +37,28 @@ class Sample:
     """Cells with a value, and how much of the ground each stands for."""
 
     values: NDArray[np.float64]
-    """Decoded, ``(n,)``; NaN where missing."""
+    """Decoded, none missing, ``(n,)``."""
 
     area: NDArray[np.float64]
     """Relative area of each cell inside the area and with data, ``(n,)``; on the sphere, as levels are averaged."""
 
-    ground: NDArray[np.float64]
-    """The same in square kilometres on the WGS84 ellipsoid."""
-
-    cover: NDArray[np.float64]
-    """Share of each cell inside the area, 0..1, ``(n,)``."""
+    touched: int
+    """Cells inside in part or whole, with data or without."""
 
     asked: float
     """Relative area inside, with data or without."""
+
+    count: float
+    """Cells with data, each counted by its share inside."""
+
+    sum: float
+    """Of the values, each times that share."""
+
+    ground: float
+    """Inside and with data, square kilometres on the WGS84 ellipsoid."""
+
+    integral: float
+    """Of the values over that ground, their unit times square kilometres."""
 
     level: int
     """Where the values come from; 0 is full resolution."""
@@ -79,15 +89,12 @@ def describe_sample(sample: Sample, quantity: Quantity, options: StatisticsParam
     in cm yr-1, km3 yr-1.
     """
     percentiles, bins = options.percentiles, options.histogram_bins
-    present = ~np.isnan(sample.values) & (sample.area > 0)
-    values, area, cover = sample.values[present], sample.area[present], sample.cover[present]
-    ground = sample.ground[present]
-    asked = int(np.count_nonzero(sample.cover))
+    values, area = sample.values, sample.area
     out: dict[str, Any] = {
         "min": None,
         "max": None,
         "mean": None,
-        "count": float(cover.sum()),
+        "count": sample.count,
         "sum": None,
         "std": None,
         "median": None,
@@ -96,9 +103,9 @@ def describe_sample(sample: Sample, quantity: Quantity, options: StatisticsParam
         "unique": 0.0,
         "histogram": [[0] * bins, [0.0] * (bins + 1)],
         "valid_percent": 0.0,
-        "masked_pixels": float(asked - values.size),
+        "masked_pixels": float(sample.touched - values.size),
         "valid_pixels": float(values.size),
-        "area_km2": float(ground.sum()),
+        "area_km2": sample.ground,
         "level": sample.level,
         **{f"percentile_{percentile:g}": None for percentile in percentiles},
         "description": quantity.name,
@@ -110,14 +117,20 @@ def describe_sample(sample: Sample, quantity: Quantity, options: StatisticsParam
     if not values.size:
         return out
     if isinstance(factor, float):
-        out["integral"] = float(values @ ground) * factor
-    keys, counts = np.unique(values, return_counts=True)
+        out["integral"] = sample.integral * factor
     mean = mean_of(values, area)
+    std = math.sqrt(mean_of((values - mean) ** 2, area))
     heights, edges = np.histogram(values, bins=bins, range=options.limits or _limits(values, bins))
+    order = np.argsort(values)
+    rising = values[order]
+    firsts = np.flatnonzero(np.diff(rising, prepend=-np.inf))
+    counts = np.diff(firsts, append=rising.size)
+    below = np.cumsum(area[order])
+    below /= below[-1]
     shares = [0.5, *(percentile / 100 for percentile in percentiles)]
-    quantiles = np.quantile(values, shares, weights=area, method="inverted_cdf")
+    quantiles = rising[np.searchsorted(below, shares)]  # the smallest value that such a share does not exceed
     names = ["median", *(f"percentile_{percentile:g}" for percentile in percentiles)]
-    extremes = [values.min(), values.max(), keys[counts.argmax()], keys[counts.argmin()]]
+    extremes = [rising[0], rising[-1], rising[firsts[counts.argmax()]], rising[firsts[counts.argmin()]]]
     chosen = zip(
         ["min", "max", "majority", "minority", *names],
         decoded_numbers(quantity, np.array([*extremes, *quantiles])),
@@ -126,9 +139,9 @@ def describe_sample(sample: Sample, quantity: Quantity, options: StatisticsParam
     out |= {
         **dict(chosen),
         "mean": mean,
-        "sum": float((values * cover).sum()),
-        "std": math.sqrt(mean_of((values - mean) ** 2, area)),
-        "unique": float(keys.size),
+        "sum": sample.sum,
+        "std": std,
+        "unique": float(firsts.size),
         "histogram": [heights.tolist(), edges.tolist()],
         "valid_percent": round(100 * float(area.sum()) / sample.asked, 2),
     }
@@ -197,19 +210,45 @@ def _sample(chosen: Requested, within: MultiPolygon | None, settings: Settings, 
     if chosen.minus is not None:
         if chosen.minus.served.dataset.product.grid != dataset.product.grid:
             raise PositionOutside("statistics of a difference need two versions on the same grid")
-        values = values - _values(chosen.minus, number, cells)
-        with_data = np.minimum(with_data, _fraction(chosen.minus, number, cells))
-    area, ground = (
-        rows[cells.row : cells.row + cells.height, np.newaxis] for rows in (grid.row_areas, grid.row_areas_km2)
-    )
-    used = cover.ravel() > 0
+        values -= _values(chosen.minus, number, cells)
+        if with_data is not None:
+            other = _fraction(chosen.minus, number, cells)
+            with_data = other if other is None else np.minimum(with_data, other)
+    return _weighed(values, cover, with_data, grid, cells.row, number)
+
+
+def _weighed(
+    values: NDArray[np.float64],
+    cover: NDArray[np.float64],
+    with_data: NDArray[np.float64] | None,
+    grid: Grid,
+    row: int,
+    level: int,
+) -> Sample:
+    # in place: there may be millions of cells
+    area, ground = (rows[row : row + len(values)] for rows in (grid.row_areas, grid.row_areas_km2))
+    touched, asked = int(np.count_nonzero(cover)), float(cover.sum(axis=1) @ area)
+    there = (cover > 0) & (area > 0)[:, np.newaxis]
+    there &= ~np.isnan(values)
+    if with_data is not None:
+        there &= with_data > 0
+    cover[~there] = 0.0
+    values[~there] = 0.0
+    count, total = float(cover.sum()), float(np.einsum("yx,yx->", values, cover))
+    if with_data is not None:
+        cover *= with_data
+    rows, integrals = cover.sum(axis=1), np.einsum("yx,yx->y", values, cover)
+    cover *= area[:, np.newaxis]
     return Sample(
-        values=values.ravel()[used],
-        area=(cover * area * with_data).ravel()[used],
-        ground=(cover * ground * with_data).ravel()[used],
-        cover=cover.ravel()[used],
-        asked=float((cover * area).sum()),
-        level=number,
+        values=values[there],
+        area=cover[there],
+        touched=touched,
+        asked=asked,
+        count=count,
+        sum=total,
+        ground=float(rows @ ground),
+        integral=float(integrals @ ground),
+        level=level,
     )
 
 
@@ -224,13 +263,23 @@ def _whole(grid: Grid) -> Cells:
 
 def _values(chosen: Requested, level: int, cells: Cells) -> NDArray[np.float64]:
     dataset, quantity = chosen.served.dataset, chosen.quantity
-    parts = [dataset.read_map(quantity, chosen.position, level, window) for window in cells.windows]
-    return quantity.decode(np.concatenate(parts, axis=1)).astype(np.float64)
+    out = np.empty(cells.shape)
+    _fill(out, cells, lambda window: quantity.decode(dataset.read_map(quantity, chosen.position, level, window)))
+    return out
 
 
-def _fraction(chosen: Requested, level: int, cells: Cells) -> NDArray[np.float64]:
+def _fraction(chosen: Requested, level: int, cells: Cells) -> NDArray[np.float64] | None:
+    """Share of each cell that has data; None where a cell without is NaN already."""
     if level == 0:
-        return np.ones(cells.shape)  # a cell without data is NaN already
+        return None
     dataset = chosen.served.dataset
-    parts = [dataset.read_valid_fraction(chosen.quantity, chosen.position, level, w) for w in cells.windows]
-    return np.concatenate(parts, axis=1).astype(np.float64)
+    out = np.empty(cells.shape)
+    _fill(out, cells, lambda window: dataset.read_valid_fraction(chosen.quantity, chosen.position, level, window))
+    return out
+
+
+def _fill(out: NDArray[Any], cells: Cells, read: Callable[[Window], NDArray[Any]]) -> None:
+    column = 0
+    for window in cells.windows:
+        out[:, column : column + window.width] = read(window)
+        column += window.width
