@@ -105,12 +105,12 @@ def laid_out(
     Raises:
         InputRefused: if a column, the scale or a unit is missing or contradicts another.
     """
-    xco2, converts = _on_scale(name, file, kind, conversion)
     flag = Column.found(file, [FLAG]) if quality == "good" else None
     if quality == "good" and flag is None:
         raise InputRefused(
             f"{name} has no {FLAG}, so its good soundings cannot be told from bad ones; with quality any all are taken"
         )
+    xco2, converts = _on_scale(name, file, kind, conversion)
     latitude, longitude = (_needed(name, file, [what]) for what in ("latitude", "longitude"))
     time, epoch = lite_times.column(name, file)
     uncertainty = Column.found(file, ["xco2_uncertainty"])
