@@ -1,8 +1,8 @@
 """Offsets between instruments and modes that look at one sky: what each reads more than a reference, in the same cells.
 
-A value of a group (an instrument in a mode) in a cell of a month is the cell's true mean, the group's offset and an error:
-y_cg = m_c + b_g + e_cg. The true means drop out where two groups and more meet in a cell; what is left is a network of
-differences between groups, solved for the offsets by weighted least squares with the reference's set to 0.
+A group (an instrument in a mode) has, in a cell of a month, the cell's true mean, the group's offset and an error:
+y_cg = m_c + b_g + e_cg. The true means drop out where groups meet in a cell; what is left is a network of differences
+between groups, solved for the offsets by weighted least squares with the reference's set to 0.
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ type Floats = NDArray[np.float64]
 type Whole = NDArray[np.int64]
 
 FLOOR = 0.5
-"""Ppm added in quadrature to the error of each mean. Our choice: two groups see a cell on different days of a month, and
-a cell of many soundings must not outweigh all others."""
+"""Ppm added in quadrature to the error of each mean. Our choice: two groups see a cell on different days of a month,
+and a cell of many soundings must not outweigh all others."""
 
 LEAST_CELLS = 5
 """Cells that two groups must share to be taken as connected. Our choice."""
@@ -32,8 +32,12 @@ BLOCK = 10.0
 HUBER = 1.345
 """Huber's threshold in robust sigmas: 95 % efficient where errors are normal (Huber 1981)."""
 
-_STEPS = 100
-_SETTLED = 1e-10
+MERGED = 2**20
+"""Means that wait at most, or as many as are kept, before they are merged."""
+
+_STEPS = 50
+_SETTLED = 1e-6
+"""Ppm that a step of the reweighting moves no offset by any more."""
 _TO_SIGMA = 1.4826
 """Median absolute deviation to standard deviation of a normal distribution."""
 
@@ -46,14 +50,14 @@ class MeetingCells:
     """
 
     def __init__(self, degrees: float = 1.0) -> None:
-        columns = 360.0 / degrees
-        if not 0 < degrees <= 10 or abs(columns - round(columns)) > 1e-9:
-            raise SettingsError(f"cells of {degrees:g} degrees do not close a turn, or are wider than 10")
+        if not 0 < degrees <= BLOCK or abs(180.0 / degrees - round(180.0 / degrees)) > 1e-9:
+            raise SettingsError(f"cells of {degrees:g} degrees do not part 180 evenly, or are wider than {BLOCK:g}")
         self._degrees = degrees
-        self._columns, self._rows = round(columns), round(columns / 2)
+        self._rows = round(180.0 / degrees)
+        self._columns = 2 * self._rows
         self._keys: Whole = np.empty(0, dtype=np.int64)
         self._sums: Floats = np.empty((3, 0))
-        self._groups = 1
+        self._waiting: list[tuple[Whole, Floats]] = []
 
     def add(self, months: Whole, latitude: Floats, longitude: Floats, group: Whole, values: Floats) -> None:
         """Add soundings.
@@ -74,23 +78,32 @@ class MeetingCells:
         keys = ((months * self._rows + row) * self._columns + column) * 256 + group
         # squares about 400 ppm, not 0, lose no digits
         terms = np.stack([np.ones_like(values), values - 400.0, (values - 400.0) ** 2])
-        self._keys, self._sums = _added(np.concatenate([self._keys, keys]), np.concatenate([self._sums, terms], axis=1))
+        self._waiting.append(_added([(keys, terms)]))
+        # merged as often as they double: each batch would sort all that is kept
+        if sum(keys.size for keys, _ in self._waiting) > max(self._keys.size, MERGED):
+            self._merge()
 
     def cells(self) -> "Cells":
         """What was gathered. The error of a mean is that of independent soundings; ``FLOOR`` stands for the rest."""
+        self._merge()
         count, total, squares = self._sums
         mean = total / count
         variance = np.maximum(squares / count - mean**2, 0.0) * count / np.maximum(count - 1, 1)
         place = self._keys // 256
-        row, column = place // self._columns % self._rows, place % self._columns
-        return Cells(
-            cell=place,
+        return Cells.of(
+            months=place // (self._rows * self._columns),
+            row=place // self._columns % self._rows,
+            column=place % self._columns,
+            degrees=self._degrees,
             group=self._keys % 256,
             mean=mean + 400.0,
             error=np.where(count > 1, np.sqrt(variance / count), np.nan),
             count=count.astype(np.int64),
-            block=_blocks(place // (self._rows * self._columns), row, column, self._degrees),
         )
+
+    def _merge(self) -> None:
+        self._keys, self._sums = _added([(self._keys, self._sums), *self._waiting])
+        self._waiting.clear()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +138,32 @@ class Cells:
             raise InputRefused("offsets: a mean is missing, or an error is negative")
         if np.unique(np.stack([self.cell, self.group]), axis=1).shape[1] != self.cell.size:
             raise InputRefused("offsets: a group has two means in one cell of a month")
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        months: Whole,
+        row: Whole,
+        column: Whole,
+        degrees: float,
+        group: Whole,
+        mean: Floats,
+        error: Floats,
+        count: Whole,
+    ) -> "Cells":
+        """Cells of a global grid, row 0 at 90 N and column 0 at 180 W, whose blocks are ``BLOCK`` degrees wide."""
+        across, down = round(360.0 / degrees), round(180.0 / degrees)
+        wide = round(360.0 / BLOCK)
+        north = np.floor(row * degrees / BLOCK).astype(np.int64)
+        return cls(
+            cell=(months * down + row) * across + column,
+            group=group,
+            mean=mean,
+            error=error,
+            count=count,
+            block=(months * wide + north) * wide + np.floor(column * degrees / BLOCK).astype(np.int64),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +206,7 @@ class Offsets:
     """Groups with soundings that no chain of pairs of LEAST_CELLS and more ties to the reference."""
 
     chi2: float
-    """Sum of squared weighted residuals per degree of freedom; NaN without any. Above 1: errors are larger than stated."""
+    """Sum of squared weighted residuals per degree of freedom, NaN without any; above 1 errors are understated."""
 
     def subtract(self, values: Floats, group: Whole, *, leave_unconnected: bool = False) -> Floats:
         """Values as the reference would have read them, ``(n,)`` ppm.
@@ -245,9 +284,9 @@ def estimate(
 ) -> Offsets:
     """Offsets of all groups against one.
 
-    Weights are 1 / (error^2 + floor^2), times Huber's where ``robust``. The normal equations are those of cells' effects
-    and groups' offsets together (within-cell differences), so that three groups in a cell count as two differences, not
-    three. Standard errors: the larger of (X'WX)^-1 and the sandwich over blocks (Liang and Zeger 1986).
+    Weights are 1 / (error^2 + floor^2), times Huber's where ``robust``. Cells' means and groups' offsets are solved for
+    together, so that three groups in a cell count as two differences, not three. Standard errors: the larger of
+    (X'WX)^-1 and the sandwich over blocks (Liang and Zeger 1986).
 
     Args:
         cells: means of groups in cells.
@@ -335,8 +374,7 @@ class _Fit:
         rest = _residuals(cell, group, mean, own, offset)
         inverse = np.zeros((count, count))
         inverse[np.ix_(free, free)] = np.linalg.inv(_normal(cell, group, own, count)[np.ix_(free, free)])
-        # a row's share in the normal equations: its own column less the weighted mean of its cell's, which the weighted
-        # residuals of a cell, adding up to 0, take away
+        # a row's score has a term of its cell, too, which vanishes: a cell's weighted residuals add up to 0
         _, number = np.unique(block, return_inverse=True)
         scores = sparse.coo_array((own * rest, (number, group))).toarray()
         scores = np.pad(scores, ((0, 0), (0, count - scores.shape[1])))
@@ -419,7 +457,7 @@ def _meetings(place: Whole, group: Whole, count: int) -> Whole:
 
 
 def _errors(cells: Cells, count: int) -> Floats:
-    """Errors, with the median of its group where one is not known; 0 where the group has none, which leaves the floor."""
+    """Errors, with the median of the group where one is not known; 0 where a group has none, which leaves the floor."""
     errors = cells.error.copy()
     for number in range(count):
         own = cells.group == number
@@ -430,15 +468,11 @@ def _errors(cells: Cells, count: int) -> Floats:
     return errors
 
 
-def _added(keys: Whole, terms: Floats) -> tuple[Whole, Floats]:
-    found, place = np.unique(keys, return_inverse=True)
+def _added(parts: Sequence[tuple[Whole, Floats]]) -> tuple[Whole, Floats]:
+    """Terms ``(3, n)`` of equal keys added up."""
+    found, place = np.unique(np.concatenate([keys for keys, _ in parts]), return_inverse=True)
+    terms = np.concatenate([terms for _, terms in parts], axis=1)
     return found, np.stack([np.bincount(place, row, minlength=found.size) for row in terms])
-
-
-def _blocks(month: Whole, row: Whole, column: Whole, degrees: float) -> Whole:
-    across = round(360.0 / BLOCK)
-    down = np.floor(row * degrees / BLOCK).astype(np.int64)
-    return (month * across + down) * across + np.floor(column * degrees / BLOCK).astype(np.int64)
 
 
 def _json(value: float) -> float | None:
