@@ -11,6 +11,9 @@ FILL = -999999.0
 """What Lite files hold where nothing is known, also where they do not declare it."""
 
 
+_BARE = "This is a netCDF dimension but not a netCDF variable"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Column:
     """Where a column is and what it says of itself; small, so that it travels."""
@@ -33,7 +36,7 @@ class Column:
         for name in names:
             for path in dict.fromkeys((name, name.replace("/", "_"))):
                 stored = file.get(path)
-                if isinstance(stored, h5py.Dataset) and stored.dtype.kind in "iuf":
+                if isinstance(stored, h5py.Dataset) and stored.dtype.kind in "iuf" and not _is_bare(stored):
                     return cls(path=path, units=attribute(stored, "units"), fills=_fills(stored))
         return None
 
@@ -56,6 +59,11 @@ def attribute(stored: h5py.Dataset | h5py.File, key: str) -> str | None:
         return None
     first = value[0]
     return (first.decode("utf-8", "replace") if isinstance(first, bytes) else str(first)).strip()
+
+
+def _is_bare(stored: h5py.Dataset) -> bool:
+    """Whether it only stands for a NetCDF dimension that has no variable: numbers that mean nothing."""
+    return (attribute(stored, "NAME") or "").startswith(_BARE)
 
 
 def _fills(stored: h5py.Dataset) -> tuple[float, ...]:
