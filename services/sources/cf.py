@@ -212,6 +212,12 @@ def packing_of(variable: Variable, *, classic: bool) -> Packing:
     )
 
 
+def decoded(variable: Variable) -> NDArray[np.float64]:
+    """All values of a small variable as float64, NaN where missing: of series and profiles, which are no rasters."""
+    packing = packing_of(variable, classic=True)
+    return packing.decode(packing.read(variable.read((slice(None),) * len(variable.shape))))
+
+
 def _choose(container: Container, wanted: str | None) -> _Candidate:
     found: dict[str, _Candidate] = {}
     reasons: dict[str, str] = {}
