@@ -36,7 +36,7 @@ class ErrorModel:
     """Error of a sounding: sigma^2 ((1 - correlated) [same sounding] + correlated exp(-d / length_km)) + floor^2.
 
     d is the distance between two soundings of one overpass in km. A first-order autoregression along track beside white
-    noise and a part that all soundings of an overpass have in common in a cell. The form is our choice; share and length
+    noise, and a part that an overpass has in common in a cell. The form is our choice; share and length
     are what ``along_track_correlation`` finds in the real Lite soundings of Ohio within 4 ppm of their overpass' median
     (29 km, 0.40, and 1.07 ppm where their own uncertainty has a median of 0.58; pairs within 50 or 200 km: 18, 61 km).
 
