@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.core.errors import InputRefused
-from services.core.grid import CIRCLE
+from services.core.grid import CIRCLE, Grid
 from services.sources import clock
-from services.sources.lonlat import HALF_TURN, Axis, exact_axis, placed
+from services.sources.lonlat import HALF_TURN, Axis, Layout, exact_axis, placed
 from services.sources.packing import Packing, representable
 from services.sources.raster import Access, Attributes, Description, Role
 
@@ -144,8 +144,7 @@ def describe(container: Container, wanted: str | None) -> Description:
     chosen = _choose(container, wanted)
     variable = chosen.variable
     longitudes = _axis(container, chosen.longitude, CIRCLE)
-    latitudes = _axis(container, chosen.latitude, HALF_TURN)
-    grid, layout = placed(container.name, longitudes, latitudes)
+    grid, layout = located(container, chosen.longitude, chosen.latitude)
     roles = tuple(_role(chosen, dimension) for dimension in variable.dimensions)
     slices = 1 if chosen.time_dimension is None else variable.shape[variable.dimensions.index(chosen.time_dimension)]
     times, bounds, facts = _times(container, chosen, slices)
@@ -173,6 +172,15 @@ def describe(container: Container, wanted: str | None) -> Description:
         last_longitude=float(longitudes.last),
         parts=tuple(v.name for v in _used(container, chosen)) if container.zarr_format is not None else (),
     )
+
+
+def located(container: Container, longitude: Variable, latitude: Variable) -> tuple[Grid, Layout]:
+    """The grid that two coordinates mean, and how the file lies on it.
+
+    Raises:
+        InputRefused: if they are uneven or no degrees.
+    """
+    return placed(container.name, _axis(container, longitude, CIRCLE), _axis(container, latitude, HALF_TURN))
 
 
 def packing_of(variable: Variable, *, classic: bool) -> Packing:
@@ -210,6 +218,12 @@ def packing_of(variable: Variable, *, classic: bool) -> Packing:
         valid_minimum=low,
         valid_maximum=high,
     )
+
+
+def decoded(variable: Variable) -> NDArray[np.float64]:
+    """All values of a small variable as float64, NaN where missing: of series and profiles, which are no rasters."""
+    packing = packing_of(variable, classic=True)
+    return packing.decode(packing.read(variable.read((slice(None),) * len(variable.shape))))
 
 
 def _choose(container: Container, wanted: str | None) -> _Candidate:

@@ -1,4 +1,4 @@
-"""Units as files spell them: which ones are the same, and depths of water and lengths in one of them."""
+"""Units as files spell them: which ones are the same; depths of water, lengths and mole fractions in one of them."""
 
 import re
 
@@ -25,6 +25,17 @@ _METRES = {
 
 _MASS_PER_AREA = frozenset({"kg m-2", "kg m^-2", "kg m**-2", "kg/m2", "kg/m^2", "kg/m**2", "kg.m-2"})
 """A layer of water of 1 mm, by its density of 1000 kg m-3."""
+
+_PPM = {
+    **dict.fromkeys(("ppm", "ppmv", "parts per million", "1e-6", "1.e-6", "1e-06", "10-6", "10^-6", "10**-6"), 1.0),
+    **dict.fromkeys(("umol mol-1", "micromol mol-1", "micromole mol-1", "micromole mole-1", "µmol mol-1"), 1.0),
+    **dict.fromkeys(("mol mol-1", "mole mole-1", "mol mole-1", "moles mole-1", "kmol kmol-1"), 1e6),
+    **dict.fromkeys(("ppb", "ppbv", "1e-9", "nmol mol-1"), 1e-3),
+}
+"""Mole fractions in ppm. Shares of mass (kg kg-1) are none: of CO2 in dry air they are 1.52 times as large."""
+
+_PER = re.compile(r"\s*/\s*(?P<one>mol|mole|kmol)$")
+_NEGATIVE = re.compile(r"(?<=[a-z])\s*(?:\^|\*\*)?\s*\(?-1\)?$")
 
 _NONE = frozenset({"1", "-", "none", "unitless", "dimensionless", "no unit", "n/a"})
 _POWER = re.compile(r"\*\*|\^")
@@ -88,6 +99,38 @@ def water(name: str, text: str | None) -> float:
         if found is not None and lower not in {"ft", "foot", "feet", "km"}:
             return found * 1000.0
     raise InputRefused(f"{name}: {_said(text)}; a depth of water in cm, mm, m or kg m-2 is wanted")
+
+
+def mole_fraction(name: str, text: str | None, *, of_one: bool = True) -> float:
+    """How many ppm a unit of a mole fraction is: 1 for ppm and 1e-6, a million for mol/mol.
+
+    Args:
+        name: the file and variable, for messages.
+        text: the unit as it is written; None or empty: none is stated.
+        of_one: whether ``1`` is a unit of it; then it is mol/mol, as CF has it.
+
+    Raises:
+        InputRefused: if it is missing or no mole fraction, as kg kg-1 is none.
+    """
+    if text and text.strip():
+        found = _mole_fraction(text)
+        if found is not None:
+            return found
+        if of_one and canonical(text) == "1":
+            return 1e6
+    hint = " (a share of mass is no mole fraction)" if text and re.match(r"\s*k?g\b", text) else ""
+    raise InputRefused(f"{name}: {_said(text)}{hint}; a mole fraction in ppm, 1e-6, mol mol-1 or 1 is wanted")
+
+
+def is_mole_fraction(text: str) -> bool:
+    """Whether a unit says by itself that it is one of mole fractions; ``1`` does not."""
+    return _mole_fraction(text) is not None
+
+
+def _mole_fraction(text: str) -> float | None:
+    lower = " ".join(text.split()).lower()
+    lower = _PER.sub(r" \g<one>-1", lower)
+    return _PPM.get(_NEGATIVE.sub("-1", lower), _PPM.get(lower))
 
 
 def _length(lower: str) -> float | None:

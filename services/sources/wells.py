@@ -422,7 +422,7 @@ def _from_netcdf(source: Source, units: str, found: _Levels, places: dict[str, _
         names = _names(container, along, values.shape[1])
         own = {role: _along(container, along, role) for role in ("longitude", "latitude")}
         shares = next((container.variables[n] for n in _YIELD if n in container.variables), None)
-        yields = np.full(len(names), np.nan) if shares is None else _decoded(shares)
+        yields = np.full(len(names), np.nan) if shares is None else cf.decoded(shares)
     if np.isinf(values).any():
         raise InputRefused(f"{source.name}: {variable.name} holds infinite values")
     for number, name in enumerate(names):
@@ -455,18 +455,13 @@ def _level_variable(container: cf.Container) -> tuple[cf.Variable, cf.Variable, 
 def _along(container: cf.Container, dimension: str, role: str) -> list[float]:
     for variable in container.along(dimension):
         if cf.coordinate_role(variable) == role:
-            values = _decoded(variable)
+            values = cf.decoded(variable)
             limit = 90.0 if role == "latitude" else 360.0
             if (np.abs(values) > limit).any():
                 raise InputRefused(f"{container.name}: {variable.name} holds a {role} beyond {limit:g} degrees")
             found: list[float] = values.tolist()
             return found
     raise InputRefused(f"{container.name} has no {role} along {dimension}")
-
-
-def _decoded(variable: cf.Variable) -> NDArray[np.float64]:
-    packing = cf.packing_of(variable, classic=True)
-    return packing.decode(packing.read(variable.read((slice(None),))))
 
 
 def _names(container: cf.Container, dimension: str, count: int) -> list[str]:

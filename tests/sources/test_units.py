@@ -3,7 +3,7 @@
 import pytest
 
 from services.core.errors import InputRefused
-from services.sources.units import canonical, metres, same, water
+from services.sources.units import canonical, is_mole_fraction, metres, mole_fraction, same, water
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,17 @@ def test_lengths_and_depths_of_water() -> None:
         with pytest.raises(InputRefused, match=r"f: it states no unit"):
             metres("f", nothing)
     assert canonical("DEGREES  C") == "DEGREES C"
+
+
+def test_mole_fractions_in_ppm() -> None:
+    of_ppm = {"ppm": 1.0, "1e-6": 1.0, "umol mol-1": 1.0, "micromol/mol": 1.0, "mol mol-1": 1e6, "mol/mol": 1e6}
+    of_ppm |= {"mol mol^-1": 1e6, "mole mole-1": 1e6, "1": 1e6, "ppb": 1e-3, "PPM": 1.0}
+    assert {unit: mole_fraction("f", unit) for unit in of_ppm} == of_ppm
+    with pytest.raises(InputRefused, match=r"f: its unit is 'kg kg-1' \(a share of mass is no mole fraction\)"):
+        mole_fraction("f", "kg kg-1")
+    with pytest.raises(InputRefused, match=r"f: its unit is '1'"):
+        mole_fraction("f", "1", of_one=False)
+    with pytest.raises(InputRefused, match="f: it states no unit; a mole fraction in ppm"):
+        mole_fraction("f", None)
+    assert is_mole_fraction("mol mol-1")
+    assert not is_mole_fraction("1")
