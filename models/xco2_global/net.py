@@ -82,7 +82,8 @@ class SequenceNet(nn.Module):
         states, _ = self.second(self.between(states))
         attention = torch.softmax(self.score(torch.tanh(self.look(states))), dim=0)  # (12, batch, 1)
         context = (attention * states).sum(0)
-        departure, log_spread = self.heads(torch.relu(self.dense(context))).unbind(1)
+        both = self.heads(torch.relu(self.dense(context)))
+        departure, log_spread = both[:, 0], both[:, 1]  # unbind would be exported as Squeeze
         variance = torch.exp(2 * log_spread.clamp(max=math.log(CEILING))) * self.target_scale**2 + FLOOR**2
         return (
             departure * self.target_scale + self.target_mean,

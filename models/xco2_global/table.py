@@ -175,8 +175,8 @@ class SequenceTable:
             directory: made if it is not there.
         """
         directory.mkdir(parents=True, exist_ok=True)
-        place = directory / COVARIATES_FILE
-        if isinstance(self.values, np.memmap) and self.values.filename == str(place.resolve()):
+        place = (directory / COVARIATES_FILE).resolve()
+        if isinstance(self.values, np.memmap) and Path(str(self.values.filename)).resolve() == place:
             self.values.flush()
         else:
             created = create_values(directory, *self.values.shape)

@@ -1,7 +1,5 @@
 """Made-up tables of sequences from which the attention network of XCO2 can learn something, in seconds."""
 
-from typing import Any
-
 import numpy as np
 
 from models.xco2_global.table import Covariate, SequenceTable, make_rows
@@ -14,12 +12,11 @@ TINY = Settings(hidden=8, attention=4, dense=8, epochs=4, batch=128, dropout=0.1
 
 
 def made_up(
-    rows: int = 1500, cells: int = 120, months: int = 36, seed: int = 0, *, shuffled: bool = False, **changes: Any
+    rows: int = 1500, cells: int = 120, months: int = 36, seed: int = 0, *, shuffled: bool = False
 ) -> SequenceTable:
     """Targets that depend on three covariates of several months; the fourth is noise, the fifth still.
 
-    The spread around the truth is 0.4 ppm, and 1.6 where the first covariate of the last month is missing: what it would
-    have said is then not to be known.
+    A tenth of the covariates is missing, and the truth is spread by 0.4 ppm around what all of them together would say.
     """
     random = np.random.default_rng(seed)
     values = np.empty((cells, months, 5), dtype=np.float32)
@@ -29,12 +26,12 @@ def made_up(
     values[:, :, 4] = values[:, :1, 4]
     values = values * np.array([1, 10, 0.1, 1, 300], dtype=np.float32) + np.array([0, 280, 0, 0, 500], dtype=np.float32)
     cell = random.integers(0, cells, rows)
-    month = random.integers(11, months, rows)
+    last = random.integers(11, months, rows)
     scaled = (values - np.array([0, 280, 0, 0, 500])) / np.array([1, 10, 0.1, 1, 300])
     truth = (
-        1.5 * scaled[cell, month, 0]
-        + scaled[cell, month - 1, 1]
-        + 0.7 * scaled[cell, month - 5, 2] * scaled[cell, month, 4]
+        1.5 * scaled[cell, last, 0]
+        + scaled[cell, last - 1, 1]
+        + 0.7 * scaled[cell, last - 5, 2] * scaled[cell, last, 4]
         + 2.0
         + random.normal(scale=0.4, size=rows)
     )
@@ -42,22 +39,22 @@ def made_up(
     values[random.random(values.shape) < 0.1] = np.nan
     if shuffled:
         values = values[random.permutation(cells)]
-    columns: dict[str, Any] = {
-        "cell": cell,
-        "month": FIRST_MONTH + month,
-        "target": truth + random.normal(scale=error),
-        "error": error,
-        "group": cell % 10,
-    }
-    given: dict[str, Any] = {
-        "description": "made-up sequences",
-        "synthetic": True,
-        "covariates": tuple(
+    return SequenceTable(
+        description="made-up sequences",
+        synthetic=True,
+        covariates=tuple(
             Covariate(name=f"covariate{number}", units=units, long_name=f"covariate {number}")
             for number, units in enumerate(("1", "K", "1", "1", "m"))
         ),
-        "first_month": FIRST_MONTH,
-        "values": values,
-        "rows": make_rows(columns),
-    }
-    return SequenceTable(**(given | changes))
+        first_month=FIRST_MONTH,
+        values=values,
+        rows=make_rows(
+            {
+                "cell": cell,
+                "month": FIRST_MONTH + last,
+                "target": truth + random.normal(scale=error),
+                "error": error,
+                "group": cell % 10,
+            }
+        ),
+    )
