@@ -171,7 +171,8 @@ def inverse_distance(seen: Rows, values: Floats, asked: Rows, *, nearest: int, p
     for month in np.unique(asked.month):
         mine, theirs = asked.month == month, seen.month == month
         if theirs.any():
-            found[mine] = _weighted(seen.take(theirs).places, values[theirs], asked.take(mine).places, nearest, power)
+            there, here = seen.take(theirs).places, asked.take(mine).places
+            found[mine] = _weighted(there, values[theirs], here, (nearest,), power)[:, 0]
     return found
 
 
@@ -224,29 +225,33 @@ def best_nearest(
     Raises:
         InputRefused: if no month of a part has rows that are not held out.
     """
-    squared = np.zeros(len(choices))
-    count = 0
+    squared, count = np.zeros(len(choices)), 0
     of = folds.dealt(labels, parts, seed)
     for part in range(parts):
         held = of == part
-        for place, nearest in enumerate(choices):
-            said = inverse_distance(seen.take(~held), values[~held], seen.take(held), nearest=nearest, power=power)
-            told = np.isfinite(said)
-            squared[place] += float(((said - values[held])[told] ** 2).sum())
-        count += int(told.sum())
+        for month in np.unique(seen.month[held]):
+            asked, theirs = held & (seen.month == month), ~held & (seen.month == month)
+            if theirs.any():
+                there, here = seen.take(theirs).places, seen.take(asked).places
+                said = _weighted(there, values[theirs], here, choices, power)
+                squared += ((said - values[asked][:, None]) ** 2).sum(axis=0)
+                count += int(asked.sum())
     if not count:
         raise InputRefused("no block could be held out with rows of its month left: there is nothing to choose by")
     return int(choices[int(np.argmin(squared))])
 
 
-def _weighted(places: Values, values: Floats, asked: Values, nearest: int, power: float) -> Values:
-    count = min(nearest, len(values))
-    chord, which = KDTree(places).query(asked, k=[*range(1, count + 1)])
+def _weighted(places: Values, values: Floats, asked: Values, counts: Sequence[int], power: float) -> Values:
+    """Means over so many neighbours each, ``(row, count)``."""
+    last = [min(count, len(values)) for count in counts]
+    chord, which = KDTree(places).query(asked, k=[*range(1, max(last) + 1)])
     distance = 2 * np.arcsin(np.minimum(chord / 2, 1.0))
-    # a millimetre, so that rounding does not make two places of one
+    # under a millimetre two places are one
     at = distance < 1e-10
     weight = np.where(at.any(axis=1, keepdims=True), at, 1.0 / np.maximum(distance, 1e-10) ** power)
-    found: Values = (values[which] * weight).sum(axis=1) / weight.sum(axis=1)
+    middle = float(values.mean())
+    above = np.cumsum((values - middle)[which] * weight, axis=1) / np.cumsum(weight, axis=1)
+    found: Values = middle + above[:, [one - 1 for one in last]]
     return found
 
 

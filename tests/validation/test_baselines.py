@@ -92,7 +92,7 @@ def test_a_smooth_climatology_follows_the_place_and_a_domain_one_does_not() -> N
 def test_a_background_carries_its_growth_where_a_trend_does_not() -> None:
     seen, asked = rows(4000, 5), rows(500, 6, 588, 600)
     months = np.arange(500, 600)
-    grown: Values = 390 + 2.0 * (months - 540) / 12 + np.where(months > 587, 1.5, 0.0)
+    grown = np.asarray(390 + 2.0 * (months - 540) / 12 + np.where(months > 587, 1.5, 0.0), dtype=np.float64)
     background = Background(months=months, values=grown)
     corner = (folds.space(seen.longitude, seen.latitude, 5.0) == [-3, 37]).all(axis=1)
     over = 9 + 1.5 * np.cos(2 * np.pi * seen.month / 12)
