@@ -31,6 +31,7 @@ from services.products.gwsa.seasonal import climatology_trend
 from services.products.gwsa.table import Table
 from services.products.gwsa.training import cut, surroundings
 from services.products.gwsa.validation.published import NotComputed, Published
+from services.validation.folds import dealt
 from services.validation.metrics import ErrorSums
 
 type Cells = NDArray[np.float64]
@@ -243,18 +244,13 @@ def held_out(scene: Scene, split: str, fit: Fit, seed: int) -> Iterator[tuple[Ce
 
 def _dealt(scene: Scene, split: str, seed: int) -> NDArray[np.int64]:
     """Fold of each value, ``(time, cell)``."""
-    random = np.random.default_rng(seed)
     time, cells = scene.values.shape
     if split == "random":
-        return _at_random(scene.used, cells, random)
+        return _at_random(scene.used, cells, np.random.default_rng(seed))
     if split == "space":
-        squares = np.stack([scene.rows // SQUARE, scene.columns // SQUARE])
-        _, which = np.unique(squares, axis=1, return_inverse=True)
-        which = which.ravel()
-        of = random.permutation(np.arange(which.max() + 1) % FOLDS)[which]
+        of = dealt(np.stack([scene.rows // SQUARE, scene.columns // SQUARE], axis=1), FOLDS, seed)
         return np.broadcast_to(of, (time, cells))
-    blocks = np.arange(time) // BLOCK
-    of = random.permutation(np.arange(blocks[-1] + 1) % FOLDS)[blocks]
+    of = dealt(np.arange(time) // BLOCK, FOLDS, seed)
     return np.broadcast_to(of[:, None], (time, cells))
 
 

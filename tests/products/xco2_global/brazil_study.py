@@ -1,0 +1,362 @@
+"""A real case: OCO-2's raw cells over South America, a year that was not seen and blocks of one that were not.
+
+    OMP_NUM_THREADS=1 .venv/bin/python -m tests.products.xco2_global.brazil_study
+
+writes ``infra/reports/xco2_brazil.json`` and prints the tables of its README. The real files lie beside the checkout or
+where CENOTE_SHARED_DATA says. Contestants get where and when a cell lies and what is known there without a sounding;
+their answers are held against cells that no filter has touched, and in a second table against cells that one filter has
+passed, trained on such cells, too.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xgboost
+from numpy.typing import NDArray
+
+from services.validation import folds
+from services.validation.baselines import (
+    Background,
+    Rows,
+    background_season_anomaly,
+    best_nearest,
+    climatology_trend,
+    inverse_distance,
+    last_year,
+    same_month_before,
+)
+from services.validation.bootstrap import rmse_difference
+from tests.products.xco2_global.brazil_data import (
+    FIRST,
+    LAST,
+    MOST_OFF,
+    OUTAGE,
+    SCALE,
+    Surroundings,
+    mauna_loa,
+    month_of,
+    read_days,
+    read_surroundings,
+)
+
+ROOT = Path(__file__).resolve().parents[3]
+REPORT = ROOT / "infra" / "reports" / "xco2_brazil.json"
+
+SPLIT = "2018-01"
+"""The first month of the test year."""
+
+BLOCK = 5.0
+"""Degrees along a side of what is withheld, and of what the bootstrap draws, with each month for itself."""
+
+SHARE = 0.2
+"""Of the blocks of the test year that are withheld in the gaps."""
+
+SEED = 0
+"""Of what is withheld, of dealing, of the bootstrap."""
+
+SEEDS = (0, 1, 2)
+"""Of what learns with chance: the mean over them is scored."""
+
+NEIGHBOURS = (1, 2, 5, 10, 20, 50, 100, 200, 400, 800, 1600)
+"""Among which IDW's number is chosen."""
+
+TREES: dict[str, Any] = {
+    "n_estimators": 300,
+    "max_depth": 5,
+    "learning_rate": 0.05,
+    "min_child_weight": 50,
+    "subsample": 0.5,
+    "colsample_bytree": 0.8,
+    "tree_method": "hist",
+}
+
+CLIMATOLOGY, NEAR, BACKGROUND, LEARNED = "climatology and trend", "neighbours", "Mauna Loa", "learned"
+"""Kinds of contestants; the network has to beat those of the first two."""
+
+type Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What a contestant gets: rows with values, rows that are asked for, and what is known of both without soundings."""
+
+    seen: Rows
+    values: Values
+    """ppm, ``(row,)``."""
+
+    asked: Rows
+    background: Background
+    """Mauna Loa, monthly."""
+
+    around: Surroundings
+
+    def covariates(self, rows: Rows) -> dict[str, Values]:
+        """Of each row in its month, ``(row,)`` each, in order; nothing of any sounding."""
+        line, column = self.around.at(rows)
+        angle = 2 * np.pi * (rows.month % 12) / 12
+        year = self.background.year_ending()
+        return {
+            "longitude": rows.longitude,
+            "latitude": rows.latitude,
+            "sin_month": np.sin(angle),
+            "cos_month": np.cos(angle),
+            "land": self.around.land[line, column],
+            "land_around": self.around.land_around[line, column],
+            "turbidity": self.around.turbidity[rows.month % 12, line, column],
+            "mauna_loa_season": self.background.at(rows.month) - year.at(rows.month),
+            "mauna_loa_growth": year.at(rows.month) - year.at(rows.month - 12),
+        }
+
+
+type Contestant = Callable[[Case], list[Values]]
+"""Answers a case: ``(row,)`` ppm for each of SEEDS, or one answer where chance has no part."""
+
+
+# -- contestants
+
+
+def trees(case: Case) -> list[Values]:
+    """XGBoost on what Mauna Loa's twelve months and the domain's season leave."""
+    year = case.background.year_ending()
+    base = background_season_anomaly(case.seen, case.values, _both(case.seen, case.asked), year, degrees=None)
+    seen, asked = (np.stack([*case.covariates(rows).values()], axis=1) for rows in (case.seen, case.asked))
+    answers = []
+    for seed in SEEDS:
+        grown = xgboost.XGBRegressor(**TREES, random_state=seed, n_jobs=1)
+        grown.fit(seen, case.values - base[: len(seen)])
+        answers.append(base[len(seen) :] + grown.predict(asked).astype(np.float64))
+    return answers
+
+
+def _both(one: Rows, other: Rows) -> Rows:
+    return Rows(
+        longitude=np.concatenate([one.longitude, other.longitude]),
+        latitude=np.concatenate([one.latitude, other.latitude]),
+        month=np.concatenate([one.month, other.month]),
+    )
+
+
+def contestants(design: str, neighbours: int) -> dict[str, tuple[str, Contestant]]:
+    """Kind and contestant by name; the network is added by who runs the study."""
+    found: dict[str, tuple[str, Contestant]] = {
+        "climatology + trend of the domain": (
+            CLIMATOLOGY,
+            lambda case: [climatology_trend(case.seen, case.values, case.asked)],
+        ),
+        "climatology + trend, smooth in space": (
+            CLIMATOLOGY,
+            lambda case: [climatology_trend(case.seen, case.values, case.asked, degree=3)],
+        ),
+        "Mauna Loa + season": (
+            BACKGROUND,
+            lambda case: [
+                background_season_anomaly(
+                    case.seen, case.values, case.asked, case.background.year_ending(), degrees=None
+                )
+            ],
+        ),
+        "Mauna Loa + season + block anomaly": (
+            BACKGROUND,
+            lambda case: [background_season_anomaly(case.seen, case.values, case.asked, case.background.year_ending())],
+        ),
+        "last year, nearest + growth": (NEAR, lambda case: [last_year(case.seen, case.values, case.asked, nearest=1)]),
+        f"last year, IDW-{neighbours} + growth": (
+            NEAR,
+            lambda case: [last_year(case.seen, case.values, case.asked, nearest=neighbours)],
+        ),
+        "XGBoost on Mauna Loa + season": (LEARNED, trees),
+    }
+    if design == "gaps":
+        found |= {
+            "nearest of the month": (
+                NEAR,
+                lambda case: [inverse_distance(case.seen, case.values, case.asked, nearest=1)],
+            ),
+            f"IDW-{neighbours} of the month": (
+                NEAR,
+                lambda case: [inverse_distance(case.seen, case.values, case.asked, nearest=neighbours)],
+            ),
+        }
+    return found
+
+
+# -- designs
+
+
+def case_of(
+    design: str, rows: Rows, values: Values, background: Background, around: Surroundings
+) -> tuple[Case, Values]:
+    """The case and what was measured where it asks."""
+    test = rows.month >= month_of(SPLIT)
+    if design == "gaps":
+        blocks = folds.space_time(rows.longitude[test], rows.latitude[test], rows.month[test], BLOCK)
+        test[test] = folds.withheld(blocks, SHARE, SEED)
+    case = Case(
+        seen=rows.take(~test), values=values[~test], asked=rows.take(test), background=background, around=around
+    )
+    return case, values[test]
+
+
+def neighbours_of(case: Case) -> int:
+    """The number that does best in withheld blocks of the last twelve months that are seen."""
+    recent = case.seen.month > case.seen.month.max() - 12
+    seen = case.seen.take(recent)
+    labels = folds.space_time(seen.longitude, seen.latitude, seen.month, BLOCK)
+    return best_nearest(seen, case.values[recent], labels, choices=NEIGHBOURS, seed=SEED)
+
+
+def rounded(value: float) -> float:
+    """To what tables show."""
+    return round(float(value), 4)
+
+
+def scored(case: Case, known: Values, players: dict[str, tuple[str, Contestant]]) -> dict[str, Any]:
+    """Every contestant's scores, and each learned one against each of the others."""
+    blocks = folds.space_time(case.asked.longitude, case.asked.latitude, case.asked.month, BLOCK)
+    found: dict[str, Any] = {}
+    squares: dict[str, Values] = {}
+    for name, (kind, play) in players.items():
+        begun = time.process_time()
+        answers = play(case)
+        errors = np.stack(answers) - known
+        if not np.isfinite(errors).all():
+            raise AssertionError(f"{name} does not answer {int((~np.isfinite(errors)).sum())} cells")
+        # the mean over seeds is that of the squared error
+        squares[name] = np.sqrt((errors**2).mean(axis=0))
+        rmses = np.sqrt((errors**2).mean(axis=1))
+        found[name] = {
+            "kind": kind,
+            "rmse": rounded(np.sqrt((errors**2).mean())),
+            "rmse_of_seeds": [rounded(one) for one in rmses],
+            "rmse_of_their_mean": rounded(np.sqrt((errors.mean(axis=0) ** 2).mean())),
+            "bias": rounded(errors.mean()),
+            "r2": rounded(1 - (errors**2).mean() / known.var()),
+            "cpu_s": round(time.process_time() - begun, 1),
+        }
+        sys.stderr.write(f"{name}: {found[name]['rmse']}\n")
+    for name, (kind, _) in players.items():
+        if kind != LEARNED:
+            continue
+        against = {}
+        for other in players:
+            if other != name:
+                one = rmse_difference(squares[name], squares[other], blocks, seed=SEED)
+                against[other] = {key: rounded(value) for key, value in one.to_json().items()}
+        found[name]["less"] = against
+    return found
+
+
+def study(
+    folder: Path, extra: Callable[[], dict[str, tuple[str, Contestant]]], tables: Sequence[str]
+) -> dict[str, Any]:
+    """Both designs, on unfiltered and on filtered cells, as JSON data."""
+    days = read_days(folder)
+    background = mauna_loa(folder)
+    report: dict[str, Any] = {
+        "target": "raw XCO2 of OCO-2, not filtered by quality, not corrected for bias; monthly means of daily cells",
+        "months": f"{FIRST} to {LAST} without {OUTAGE} (OCO-2 was out)",
+        "scale": SCALE,
+        "split": SPLIT,
+        "block_degrees": BLOCK,
+        "share_withheld": SHARE,
+        "seed": SEED,
+        "seeds": list(SEEDS),
+        "trees": TREES,
+        "filter": f"a day's cell within {MOST_OFF} robust standard deviations of the median of its month's cells",
+        "data": days.digests,
+    }
+    around = read_surroundings(folder, days.monthly()[0])
+    for table in tables:
+        rows, values = (days if table == "unfiltered" else days.filtered()).monthly()
+        report[table] = {}
+        for design in ("time", "gaps"):
+            case, known = case_of(design, rows, values, background, around)
+            neighbours = neighbours_of(case)
+            sys.stderr.write(f"-- {table}, {design}: {len(known)} of {len(rows)} cells, IDW-{neighbours}\n")
+            report[table][design] = {
+                "cells": len(known),
+                "seen": len(case.seen),
+                "blocks": len(
+                    np.unique(
+                        folds.space_time(case.asked.longitude, case.asked.latitude, case.asked.month, BLOCK), axis=0
+                    )
+                ),
+                "std": rounded(known.std()),
+                "neighbours": neighbours,
+                "last_year_is": {
+                    str(np.datetime64(int(month), "M")): str(
+                        np.datetime64(same_month_before(case.seen.month, month), "M")
+                    )
+                    for month in np.unique(case.asked.month).tolist()
+                },
+                "scores": scored(case, known, contestants(design, neighbours) | extra()),
+            }
+    return report
+
+
+def as_markdown(report: dict[str, Any]) -> str:
+    """The tables of the README."""
+    lines = []
+    for table in ("unfiltered", "filtered"):
+        for design in ("time", "gaps"):
+            if table not in report:
+                continue
+            part = report[table][design]
+            learned = [name for name, one in part["scores"].items() if "less" in one]
+            heads = ["RMSE ppm", "bias", "R2", *(f"{name} less this (95 %)" for name in learned)]
+            lines += [
+                f"| {table}, {design}: {part['cells']} cells | {' | '.join(heads)} |",
+                "|" + "---|" * (len(heads) + 1),
+            ]
+            for name, one in part["scores"].items():
+                cells = [f"{one['rmse']:.3f}", f"{one['bias']:+.2f}", f"{one['r2']:.3f}"]
+                for learner in learned:
+                    less = part["scores"][learner]["less"].get(name)
+                    cells.append(
+                        f"{less['difference']:+.3f} ({less['low']:+.3f} to {less['high']:+.3f})" if less else ""
+                    )
+                lines.append(f"| {name} | {' | '.join(cells)} |")
+            lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--without-network", action="store_true", help="leave out the network, which takes minutes")
+    parser.add_argument("--unfiltered", action="store_true", help="leave out the second table")
+    parser.add_argument("--to", type=Path, default=REPORT)
+    given = parser.parse_args()
+    folder = Path(os.environ.get("CENOTE_SHARED_DATA") or ROOT.parent / "shared" / "data")
+    extra: Callable[[], dict[str, tuple[str, Contestant]]] = dict
+    if not given.without_network:
+        from tests.products.xco2_global.brazil_network import networks  # noqa: PLC0415 - torch takes seconds to load
+
+        extra = networks
+    tables = ("unfiltered",) if given.unfiltered else ("unfiltered", "filtered")
+    begun = time.process_time()
+    report = {
+        "command": "OMP_NUM_THREADS=1 .venv/bin/python -m tests.products.xco2_global.brazil_study",
+        "commit": subprocess.run(
+            ["git", "-C", str(ROOT), "rev-parse", "HEAD"],  # noqa: S607
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip(),
+        **study(folder, extra, tables),
+    }
+    report["cpu_s"] = round(time.process_time() - begun)
+    given.to.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    sys.stdout.write(as_markdown(report))
+
+
+if __name__ == "__main__":
+    main()
