@@ -267,6 +267,12 @@ class Carbon:
         return 2 * np.pi * draws(_WAVES, seed=self.seed, name="carbon phases")
 
 
+def to_x2007(ppm: NDArray[np.float64]) -> NDArray[np.float64]:
+    """From the CO2 scale X2019 to the one before: X2019 = 1.00079 X2007 - 0.142 ppm (Hall et al., 2021, AMT 14)."""
+    older: NDArray[np.float64] = (ppm + 0.142) / 1.00079
+    return older
+
+
 def background(moment: Any, *, mean: bool = False) -> Any:
     """The level without gradient and season, ppm.
 
@@ -296,6 +302,17 @@ def _season(moment: Any, latitudes: NDArray[np.float64], *, mean: bool = False) 
     cycle = cycle + 0.35 * (np.sinc(2 / 12) if mean else 1.0) * np.cos(4 * np.pi * (share - late - 0.16))
     season: NDArray[np.float64] = height * cycle
     return season
+
+
+def zonal(moment: Any, latitudes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Background, gradient and the latitude's season, ppm: what a retrieval takes for granted beforehand.
+
+    Args:
+        moment: months since 1970-01 with fractions.
+        latitudes: degrees north, of the same shape or a scalar moment.
+    """
+    level: NDArray[np.float64] = background(moment) + _gradient(latitudes) + _season(moment, latitudes)
+    return level
 
 
 def month_and_share(time: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
