@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5netcdf
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -65,44 +65,59 @@ def write_lite(path: Path, seen: Pass) -> None:
         path: of the file.
         seen: at least one sounding.
     """
-    count = len(seen)
     platform, sensor = _PLATFORMS[seen.instrument.name]
-    with h5netcdf.File(path, "w") as file:
-        file.attrs.update(
-            {
-                "Conventions": "CF-1.6",
-                "title": f"{sensor} L2FP Lite Output",
-                "institution": SYNTHETIC,
-                "Platform": platform,
-                "Sensor": sensor,
-                "BuildId": "B11.2.10" if sensor == "OCO-2" else "B11.0.72",
-                "history": SYNTHETIC,
-            }
-        )
-        file.dimensions = {
-            "sounding_id": count,
-            "levels": LEVELS,
-            "vertices": 4,
-            "epoch_dimension": 7,
-            "footprints": FOOTPRINTS,
-        }
-        groups = {name: file.create_group(name) for name in ("Sounding", "Retrieval", "Meteorology")}
+    attributes = {
+        "Conventions": "CF-1.6",
+        "title": f"{sensor} L2FP Lite Output",
+        "institution": SYNTHETIC,
+        "Platform": platform,
+        "Sensor": sensor,
+        "BuildId": "B11.2.10" if sensor == "OCO-2" else "B11.0.72",
+        "history": SYNTHETIC,
+    }
+    # By h5py: thousands of files, and a file takes a third of the time it takes by h5netcdf.
+    with h5py.File(path, "w") as file:
+        for key, value in attributes.items():
+            file.attrs[key] = np.bytes_(value)
+        scales = {name: _dimension(file, name, length) for name, length in _DIMENSIONS.items()}
         for one in _variables(seen):
-            values = np.asarray(one.values)
-            fill = values.dtype.type(FILL if values.dtype.kind == "f" else np.iinfo(values.dtype).min)
-            variable = (file if one.group is None else groups[one.group]).create_variable(
-                one.name,
-                ("sounding_id", *one.over),
-                data=values,
-                chunks=values.shape,
-                compression="gzip",
-                compression_opts=1,
-                shuffle=True,
-                fillvalue=fill,
-            )
-            variable.attrs.update({"units": one.units, "long_name": one.long_name, "missing_value": fill})
-        levels = file.create_variable("levels", ("levels",), data=np.arange(1, LEVELS + 1, dtype=np.int16))
-        levels.attrs["long_name"] = "levels"
+            held = _variable(file, one)
+            if one.name == "sounding_id":
+                held.make_scale("sounding_id")
+                scales["sounding_id"] = held
+                continue
+            for axis, name in enumerate(("sounding_id", *one.over)):
+                held.dims[axis].attach_scale(scales[name])
+
+
+_DIMENSIONS = {"levels": LEVELS, "vertices": 4, "epoch_dimension": 7, "footprints": FOOTPRINTS}
+
+
+def _dimension(file: h5py.File, name: str, length: int) -> h5py.Dataset:
+    """A dimension that is no variable, but for the levels: marked as the NetCDF-4 format does."""
+    values = np.arange(1, length + 1, dtype=np.int16) if name == "levels" else np.zeros(length, dtype=np.float32)
+    held = file.create_dataset(name, data=values)
+    held.make_scale(name if name == "levels" else f"This is a netCDF dimension but not a netCDF variable.{length:10d}")
+    return held
+
+
+def _variable(file: h5py.File, one: "_Variable") -> h5py.Dataset:
+    values = np.ascontiguousarray(one.values)
+    fill = values.dtype.type(FILL if values.dtype.kind == "f" else np.iinfo(values.dtype).min)
+    held = file.create_dataset(
+        one.name if one.group is None else f"{one.group}/{one.name}",
+        data=values,
+        chunks=values.shape,
+        compression="gzip",
+        compression_opts=1,
+        shuffle=True,
+        fillvalue=fill,
+    )
+    held.attrs["units"] = np.bytes_(one.units)
+    held.attrs["long_name"] = np.bytes_(one.long_name or one.name)
+    for key in ("_FillValue", "missing_value"):
+        held.attrs[key] = np.array([fill])
+    return held
 
 
 def averaging_kernel(mass: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -168,7 +183,7 @@ def _variables(seen: Pass) -> Iterator[_Variable]:
     )
     yield _Variable(
         name="xco2_qf_bitflag",
-        values=(seen.bad * 2).astype(np.uint8),
+        values=(seen.bad * 2).astype(np.int32),
         units="none",
         long_name="XCO2 quality bitflag: 0=Good, otherwise which tests failed",
     )
