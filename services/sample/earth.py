@@ -118,7 +118,7 @@ class Earth:
     def elevation(self) -> Field:
         """Height above the sea, m, 0 over sea."""
         rough = 1 + np.float32(0.35) * self._noise("relief", frequency=12, octaves=5)
-        height = 180 + 2600 * _smoothstep(-62, -78, LATITUDES)[:, None]
+        height = 180 + 2600 * smoothstep(-62, -78, LATITUDES)[:, None]
         for longitude, latitude, radius, top in _HIGHLANDS:
             height = height + top * _bump(longitude, latitude, radius)
         inland = ndimage.gaussian_filter(self.land.astype(np.float32), sigma=3, mode=("nearest", "wrap"))
@@ -133,7 +133,7 @@ class Earth:
         for longitude, latitude, radius, strength in _REGIONS:
             density += strength * _bump(longitude, latitude, radius)
         patches = np.clip(0.45 + 0.55 * self._noise("settlement", frequency=30, octaves=3), 0, 2)
-        settled = np.clip(density * patches * _smoothstep(3500, 1500, self.elevation), 0, 1)
+        settled = np.clip(density * patches * smoothstep(3500, 1500, self.elevation), 0, 1)
         smooth = ndimage.gaussian_filter(settled, sigma=1.5, mode=("nearest", "wrap"))
         settled_land: Field = np.where(self.land, smooth, 0).astype(np.float32)
         return settled_land
@@ -162,18 +162,13 @@ class Earth:
         )
 
     def _temperature(self, month: np.datetime64, phase: float) -> Field:
-        sine = np.sin(np.radians(LATITUDES))[:, None]
-        annual = 301 - 34 * sine**2 - 16 * sine**6
-        swing = sine * (6 + 17 * self._continent) * -np.cos(2 * np.pi * (phase - 0.06))
-        lapse = np.float32(-0.0055) * self.elevation
-        temperature: Field = (annual + swing + lapse + 1.2 * self._weather("temperature", month)).astype(np.float32)
+        normal = normal_temperature(LATITUDES, phase, self._continent, self.elevation)
+        temperature: Field = (normal + 1.2 * self._weather("temperature", month)).astype(np.float32)
         return temperature
 
     def _wetness(self, month: np.datetime64, phase: float) -> Field:
         """0..1: wet where the sun stands high and in mid-latitudes, dry around 25 degrees."""
-        follow = LATITUDES - 8 * np.sin(2 * np.pi * (phase - 0.3))
-        belts = np.exp(-((follow / 11) ** 2)) + 0.75 * np.exp(-(((np.abs(LATITUDES) - 54) / 15) ** 2))
-        wet = 0.06 + 0.72 * belts[:, None] + 0.13 * self._wet_places + 0.04 * self._weather("wetness", month)
+        wet = 0.06 + 0.72 * wet_belts(LATITUDES, phase)[:, None] + 0.13 * self._wet_places + 0.04 * self._weather("wetness", month)
         clipped: Field = np.clip(wet, 0.01, 1).astype(np.float32)
         return clipped
 
@@ -183,7 +178,7 @@ class Earth:
         sine = np.sin(np.radians(LATITUDES))
         gradient = 1.1 * np.tanh(LATITUDES / 22)
         cycle = np.cos(2 * np.pi * (phase - 0.26)) + 0.35 * np.cos(4 * np.pi * (phase - 0.42))
-        season = (3.0 * _smoothstep(0, 62, LATITUDES) - 0.5 * _smoothstep(0, -50, LATITUDES)) * cycle
+        season = (3.0 * smoothstep(0, 62, LATITUDES) - 0.5 * smoothstep(0, -50, LATITUDES)) * cycle
         growing = 1 / (1 + np.exp((287 - temperature) / 4))
         uptake = -2.4 * vegetation * growing
         respiration = 2.2 * moisture * growing
@@ -249,6 +244,34 @@ def noon_sun(latitudes: NDArray[np.float64], phase: float) -> NDArray[np.float64
     return cosine
 
 
+def normal_temperature(
+    latitudes: NDArray[np.float64], phase: float, continent: Field, elevation: Field
+) -> NDArray[np.float64]:
+    """2 m air temperature without weather, K, ``(y, x)``.
+
+    Args:
+        latitudes: of the rows, degrees north, ``(y,)``.
+        phase: the share of the year that is over, 0..1.
+        continent: how far from the sea's influence, 0..1, ``(y, x)``.
+        elevation: m, ``(y, x)``.
+    """
+    sine = np.sin(np.radians(latitudes))[:, None]
+    annual = 301 - 34 * sine**2 - 16 * sine**6
+    swing = sine * (6 + 17 * continent) * -np.cos(2 * np.pi * (phase - 0.06))
+    lapse = np.float32(-0.0055) * elevation
+    normal: NDArray[np.float64] = annual + swing + lapse
+    return normal
+
+
+def wet_belts(latitudes: NDArray[np.float64], phase: float) -> NDArray[np.float64]:
+    """Where the rain falls, 0..1 by latitude: under the high sun and in mid-latitudes."""
+    follow = latitudes - 8 * np.sin(2 * np.pi * (phase - 0.3))
+    belts: NDArray[np.float64] = np.exp(-((follow / 11) ** 2)) + 0.75 * np.exp(
+        -(((np.abs(latitudes) - 54) / 15) ** 2)
+    )
+    return belts
+
+
 def _bump(longitude: float, latitude: float, radius: float) -> NDArray[np.float64]:
     """A smooth hill of height 1 around a place, by angular distance."""
     east = np.cos(np.radians(LONGITUDES - longitude))[None, :]
@@ -258,7 +281,7 @@ def _bump(longitude: float, latitude: float, radius: float) -> NDArray[np.float6
     return hill
 
 
-def _smoothstep(low: float, high: float, values: NDArray[Any]) -> NDArray[Any]:
+def smoothstep(low: float, high: float, values: NDArray[Any]) -> NDArray[Any]:
     """0 up to ``low``, 1 from ``high`` on, smooth between; falls where high < low."""
     share: NDArray[Any] = np.clip((values - low) / (high - low), 0, 1)
     smooth: NDArray[Any] = share * share * (3 - 2 * share)

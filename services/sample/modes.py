@@ -1,6 +1,6 @@
 """Weather of the sample Earth as few smooth patterns, each with a number a month.
 
-A field of a month is a sum of patterns on the 0.25 degree lattice, linear between its points. So a month is cheap at
+A field of a month is a sum of patterns on a lattice (0.25 degree for the groundwater), linear between its points. So a month is cheap at
 any resolution, a mean over months is exact, and no month depends on which others are made.
 """
 
@@ -26,23 +26,31 @@ BASELINE = (month_number("2004-01"), month_number("2009-12"))
 
 @dataclass(frozen=True, kw_only=True)
 class Lattice:
-    """Centres of 0.25 degree cells that cover whole degrees, north up."""
+    """Centres of square cells that cover whole degrees, north up; one that goes all the way round has no seam."""
 
     west: int
     north: int
     width: int
     height: int
 
+    step: float = STEP
+    """Width and height of a cell, degrees."""
+
+    @property
+    def wraps(self) -> bool:
+        """Whether the last column touches the first."""
+        return self.width * self.step == 360
+
     @cached_property
     def longitudes(self) -> NDArray[np.float64]:
         """Of the columns, degrees east."""
-        centres: NDArray[np.float64] = self.west + STEP / 2 + STEP * np.arange(self.width, dtype=np.float64)
+        centres: NDArray[np.float64] = self.west + self.step / 2 + self.step * np.arange(self.width, dtype=np.float64)
         return centres
 
     @cached_property
     def latitudes(self) -> NDArray[np.float64]:
         """Of the rows, degrees north."""
-        centres: NDArray[np.float64] = self.north - STEP / 2 - STEP * np.arange(self.height, dtype=np.float64)
+        centres: NDArray[np.float64] = self.north - self.step / 2 - self.step * np.arange(self.height, dtype=np.float64)
         return centres
 
     @cached_property
@@ -58,13 +66,37 @@ class Lattice:
             longitudes: of the columns asked for, degrees east.
             latitudes: of the rows asked for, degrees north.
         """
-        rows = _between((self.north - STEP / 2 - latitudes) / STEP, self.height)
-        columns = _between((longitudes - self.west - STEP / 2) / STEP, self.width)
-        upper, lower, down = rows
+        upper, lower, down = self._rows(latitudes)
         along = values[upper] * (1 - down[:, None]) + values[lower] * down[:, None]
-        left, right, across = columns
+        left, right, across = self._columns(longitudes)
         between = along[:, left] * (1 - across) + along[:, right] * across
         return between.astype(np.float32, copy=False)
+
+    def at_points(self, values: Field, longitudes: NDArray[np.float64], latitudes: NDArray[np.float64]) -> Field:
+        """Values linear between the points of the lattice at single places, ``(n,)``.
+
+        Args:
+            values: on the lattice, ``(y, x)``.
+            longitudes: of the places, degrees east, ``(n,)``.
+            latitudes: of the places, degrees north, ``(n,)``.
+        """
+        upper, lower, down = self._rows(latitudes)
+        left, right, across = self._columns(longitudes)
+        above = values[upper, left] * (1 - across) + values[upper, right] * across
+        below = values[lower, left] * (1 - across) + values[lower, right] * across
+        between = above * (1 - down) + below * down
+        return between.astype(np.float32, copy=False)
+
+    def _rows(self, latitudes: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64], Field]:
+        return _between((self.north - self.step / 2 - latitudes) / self.step, self.height)
+
+    def _columns(self, longitudes: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64], Field]:
+        position = (longitudes - self.west - self.step / 2) / self.step
+        if not self.wraps:
+            return _between(position, self.width)
+        before = np.floor(position)
+        left = before.astype(np.int64) % self.width
+        return left, (left + 1) % self.width, (position - before).astype(np.float32)
 
 
 def _between(position: NDArray[np.float64], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Field]:
@@ -120,10 +152,18 @@ class Modes:
         return total
 
 
-def red(count: int, *, memory: float, seed: int, name: str) -> NDArray[np.float64]:
-    """Independent series of standard deviation 1 with a memory, ``(month, count)`` from FIRST_MONTH on."""
-    fresh = np.stack([draws(MONTHS, seed=seed, name=f"{name} {number}") for number in range(count)], axis=1)
-    for month in range(1, MONTHS):
+def red(count: int, *, memory: float, seed: int, name: str, months: int = MONTHS) -> NDArray[np.float64]:
+    """Independent series of standard deviation 1 with a memory, ``(month, count)`` from FIRST_MONTH on.
+
+    Args:
+        count: of the series.
+        memory: what is left of a month's weather in the next.
+        seed: of the Earth.
+        name: another name gives others.
+        months: how many; the first ones are alike for any number.
+    """
+    fresh = np.stack([draws(months, seed=seed, name=f"{name} {number}") for number in range(count)], axis=1)
+    for month in range(1, months):
         fresh[month] = memory * fresh[month - 1] + np.sqrt(1 - memory**2) * fresh[month]
     return fresh
 
