@@ -1,6 +1,6 @@
 """A predictor: a raster of any format, resolution and extent, static or monthly, on the cells of another grid."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -16,6 +16,9 @@ from services.sources.options import IngestOptions
 from services.sources.recipe import IngestRecipe
 from services.sources.resample import resampled
 from services.sources.units import same
+
+type Change = Callable[[NDArray[np.floating[Any]], Window], NDArray[np.floating[Any]]]
+"""Decoded values ``(y, x)`` of a window of the raster's own grid, and that window; gives values of the same shape."""
 
 ALWAYS = "1970-01-01/P1D"
 """The time that a static raster's one map is given, which nobody asks for."""
@@ -40,13 +43,14 @@ class Field:
         """The grid of its files."""
         return self.recipe.product.grid
 
-    def read(self, month: int | None, grid: Grid, window: Window) -> NDArray[np.float32]:
+    def read(self, month: int | None, grid: Grid, window: Window, change: Change | None = None) -> NDArray[np.float32]:
         """Values on the cells of another grid, as ``resampled`` makes them; whatever the window, the same.
 
         Args:
             month: months since 1970-01; None for a static field, which takes any.
             grid: any grid.
             window: cells of it; memory goes with it.
+            change: what is made of the raster's own values before they are brought to the other grid.
 
         Returns:
             ``(y, x)``, NaN where missing or outside the raster.
@@ -59,7 +63,7 @@ class Field:
 
         def values(part: Window) -> NDArray[np.floating[Any]]:
             decoded: NDArray[np.floating[Any]] = quantity.decode(self.recipe.compute(axis, part)[quantity.name])[0]
-            return decoded
+            return decoded if change is None else change(decoded, part)
 
         return resampled(self.grid, grid, window, values)
 

@@ -174,7 +174,7 @@ class Lite:
         count = sum(file.layout.converts for file in self.files)
         if told is None or not count:
             return "nothing had to be converted"
-        return f"{count} files from {told.have} as {told.factor:g} x + {told.offset:g} ppm: {told.source}"
+        return f"{count} files from {told.have} as {told.factor:g} x {told.offset:+g} ppm: {told.source}"
 
     def _of_file(self, file: LiteFile, tally: Counter[str]) -> Iterator[Soundings]:
         if not file.good:

@@ -19,7 +19,8 @@ from services.core.errors import InputRefused, SettingsError
 from services.sources import files
 from services.sources.lite_layout import Conversion
 from services.sources.oco_lite import Lite, open_lite
-from services.sources.soundings import INSTRUMENTS, MODES, Soundings, concat
+from services.sources.soundings import GROUPS, INSTRUMENTS, MODES, Soundings, concat
+from services.validation.offsets import MeetingCells, estimate
 
 FILL = np.float32(-999999)
 PPM = {"units": "ppm", "_FillValue": FILL, "missing_value": FILL}
@@ -290,7 +291,7 @@ def test_scales(write: Writer) -> None:
     assert all_of(open_lite([old, new], scale="X2007")).scale == "X2007"
     found = open_lite([old, new], conversion=TO_2019)
     assert [file.layout.converts for file in found.files] == [True, False]
-    assert found.lines()[0] == "scale: X2019 (1 files from X2007 as 1.0005 x + -0.1 ppm: numbers of this test)"
+    assert found.lines()[0] == "scale: X2019 (1 files from X2007 as 1.0005 x -0.1 ppm: numbers of this test)"
     back = Conversion(have="X2019", wanted="X2007", offset=0.1, source="this test")
     assert "nothing had to be converted" in open_lite([old, new], scale="X2007", conversion=back).lines()[0]
     with pytest.raises(SettingsError, match="the conversion is to X2007, and the run is on X2019"):
@@ -302,7 +303,6 @@ def test_scales(write: Writer) -> None:
     with pytest.raises(SettingsError, match="from X2007 to X2007 is none between two"):
         Conversion(have="X2007", wanted="X2007", source="x")
     variables = lite(V11)
-    variables["xco2_x2019"][2] | {}  # a copy would not do: its attributes are PPM itself
     variables["xco2_x2019"] = (*variables["xco2_x2019"][:2], {**PPM, "long_name": "XCO2 on X2007 scale"})
     with pytest.raises(InputRefused, match="xco2_x2019 says that it is on X2007"):
         open_lite([write(V11, variables)])
@@ -523,6 +523,35 @@ def test_a_reader_left_early_closes_its_file(write: Writer) -> None:
     reading.close()  # type: ignore[attr-defined]
     with h5py.File(path, "r+"):  # nobody else has it open
         pass
+
+
+def test_the_offset_of_an_instrument_comes_out_of_its_files(write: Writer) -> None:
+    """OCO-3 reads 0.7 ppm more than OCO-2 of one sky; modes of one instrument agree."""
+    names = ("oco2_LtCO2_200105_B11210Ar_2s.nc4", "oco3_LtCO2_200106_B11072Ar_2s.nc4")
+    paths = []
+    for name, more in zip(names, (0.0, 0.7), strict=True):
+        variables = lite(name, 6000)
+        generator = np.random.default_rng(start_of(name))
+        latitude = generator.uniform(20, 40, 6000).astype(np.float32)
+        sky = 400 + 0.2 * np.floor(latitude) + more + 0.5 * generator.standard_normal(6000)
+        variables["latitude"][1][:] = latitude
+        variables["longitude"][1][:] = generator.uniform(0, 20, 6000)
+        variables["xco2_x2019"][1][:] = sky
+        paths.append(write(name, variables, chunks=2000))
+    found = open_lite(paths)
+    gathered = MeetingCells(1.0)
+    for batch in found.read():
+        gathered.add(batch.months(), batch.latitude, batch.longitude, batch.group(), batch.xco2)
+    offsets = estimate(gathered.cells(), GROUPS, "oco2 land_nadir")
+    assert offsets.unconnected == ()
+    for name, offset, error in zip(GROUPS, offsets.offset, offsets.error, strict=True):
+        if np.isfinite(offset) and name != "oco2 land_nadir":
+            assert abs(offset - (0.7 if name.startswith("oco3") else 0.0)) < 4 * error < 0.3
+    one = all_of(found)
+    moved = offsets.subtract(one.xco2, one.group())
+    after = [moved[one.instrument == n].mean() - one.xco2[one.instrument == 0].mean() for n in (0, 1)]
+    assert abs(after[0]) < 0.05
+    assert abs(after[1]) < 0.1
 
 
 OHIO = ("xco2", "oco2_lite_ohio")

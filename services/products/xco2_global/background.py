@@ -1,0 +1,202 @@
+"""What the network's departures are from: a field that follows from month and place, fitted to cells with soundings."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from services.core.errors import InputRefused, ModelRefused
+from services.core.grid import Grid, Window
+from services.products.xco2_global.inputs import Inputs
+
+type Values = NDArray[np.float64]
+
+DEGREE = 4
+"""Of Legendre polynomials of the sine of latitude that the season has; the trend has TREND_DEGREE (our choice)."""
+
+TREND_DEGREE = 1
+HARMONICS = 2
+"""Of the year (our choice; NOAA's curve fitting takes four, of one site's daily values)."""
+
+KNOT_MONTHS = 12
+"""Between the knots of the departure from a straight trend (our choice)."""
+
+RIDGE = 1e-3
+"""Weight that holds a coefficient that no cell tells near 0, as a share of the rows."""
+
+
+class Fitted(BaseModel):
+    """``background.json``: what was fitted; predictions need nothing else but the files of its kind.
+
+    zonal: X = sum_k a_k B_k(t) P_j + harmonics x P_j: a linear trend with latitude, piecewise linear departures from it
+    that stay what they are beyond the months that were fitted, and a season by latitude.
+    mauna_loa: the same with the mean of the twelve months at Mauna Loa that end with the month, instead of trend and
+    departures. carbontracker: its column and one offset.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    kind: Literal["zonal", "mauna_loa", "carbontracker"]
+    first_month: int
+    last_month: int
+    """Of the cells that it was fitted to, since 1970-01."""
+
+    coefficients: list[float]
+    rmse: float
+    """Of these cells about it, ppm."""
+
+    spread_factor: float = 1.0
+    """By which the network's spread is multiplied, so that it holds in cells that it did not learn from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Background:
+    """A fitted background and the series or columns that it is made of."""
+
+    fitted: Fitted
+    inputs: Inputs
+
+    def field(self, month: int, grid: Grid, window: Window) -> Values:
+        """ppm in the cells of a window, ``(y, x)``; NaN where the columns of its kind have none."""
+        if self.fitted.kind == "carbontracker":
+            return self._columns(month, grid, window)
+        latitude = grid.latitudes[window.rows]
+        rows = _zonal(self.fitted, np.full(latitude.shape, month), latitude, self._series) @ self._coefficients
+        return np.broadcast_to(rows[:, np.newaxis], window.shape).copy()
+
+    def at(self, months: NDArray[np.integer[Any]], rows: NDArray[Any], columns: NDArray[Any], grid: Grid) -> Values:
+        """ppm in cells, one a row of the arguments."""
+        if self.fitted.kind != "carbontracker":
+            return _zonal(self.fitted, months, grid.latitudes[rows], self._series) @ self._coefficients
+        found = np.full(len(months), np.nan)
+        whole = Window(row=0, column=0, height=grid.height, width=grid.width)
+        for month in np.unique(months):
+            of = months == month
+            found[of] = self._columns(int(month), grid, whole)[rows[of], columns[of]]
+        return found
+
+    @property
+    def _coefficients(self) -> Values:
+        return np.array(self.fitted.coefficients)
+
+    def _columns(self, month: int, grid: Grid, window: Window) -> Values:
+        if self.inputs.columns is None:
+            raise ModelRefused(f"the model's background is CarbonTracker's columns, and {self.inputs.directory} has none")
+        return self.inputs.columns.read(month, grid, window).astype(np.float64) + self.fitted.coefficients[0]
+
+    def _series(self, months: NDArray[np.integer[Any]]) -> Values:
+        if self.inputs.mauna_loa is None:
+            raise ModelRefused(f"the model's background is Mauna Loa's series, and {self.inputs.directory} has none")
+        monthly = self.inputs.mauna_loa
+        means = {}
+        for month in np.unique(months):
+            values = [monthly.at(int(month) - back) for back in range(12)]
+            if np.isnan(values).any():
+                raise InputRefused(
+                    f"{monthly.document.name} lacks one of the twelve months up to {np.datetime64(int(month), 'M')}"
+                )
+            means[int(month)] = float(np.mean(values))
+        return np.array([means[int(month)] for month in months])
+
+
+def fit(
+    inputs: Inputs,
+    months: NDArray[np.integer[Any]],
+    rows: NDArray[Any],
+    columns: NDArray[Any],
+    values: Values,
+    weights: Values,
+) -> Background:
+    """Fit the background of ``xco2.toml`` to cells, by weighted least squares.
+
+    Args:
+        inputs: opened.
+        months: since 1970-01, ``(cell,)``.
+        rows: of the cells, ``(cell,)``.
+        columns: of the cells, ``(cell,)``.
+        values: ppm, ``(cell,)``.
+        weights: of each, ``(cell,)``; 1 / variance of what it departs by and its error.
+
+    Raises:
+        InputRefused: if nothing can be fitted, or the series or columns lack a month.
+    """
+    if len(values) < 100:
+        raise InputRefused(f"{inputs.directory}: {len(values)} cells with soundings are too few to fit a background to")
+    grid, kind = inputs.settings.grid, inputs.settings.background.kind
+    blank = Fitted(
+        kind=kind,
+        first_month=int(months.min()),
+        last_month=int(months.max()),
+        coefficients=[0.0],
+        rmse=0.0,
+    )
+    empty = Background(fitted=blank, inputs=inputs)
+    if kind == "carbontracker":
+        departures = values - empty.at(months, rows, columns, grid)
+        known = ~np.isnan(departures)
+        coefficients = np.array([np.average(departures[known], weights=weights[known])])
+        left = departures[known] - coefficients[0]
+        weights = weights[known]
+    else:
+        design = _zonal(blank, months, grid.latitudes[rows], empty._series)
+        coefficients = _solved(design, values, weights)
+        left = values - design @ coefficients
+    told = blank.model_copy(
+        update={
+            "coefficients": [float(one) for one in coefficients],
+            "rmse": float(np.sqrt(np.average(left**2, weights=weights))),
+        }
+    )
+    return Background(fitted=told, inputs=inputs)
+
+
+def _solved(design: Values, values: Values, weights: Values) -> Values:
+    """Least squares, coefficients that nothing tells near 0; the first column, a constant, is free."""
+    scale = weights / weights.mean()
+    middle = float(np.average(values, weights=weights))
+    normal = design.T @ (design * scale[:, np.newaxis])
+    ridge = np.full(len(normal), RIDGE * len(values) * 1e-3)
+    ridge[0] = 0.0
+    found: Values = np.linalg.solve(normal + np.diag(ridge), design.T @ (scale * (values - middle)))
+    found[0] += middle
+    return found
+
+
+def _zonal(
+    fitted: Fitted,
+    months: NDArray[np.integer[Any]],
+    latitude: Values,
+    series: Callable[[NDArray[np.integer[Any]]], Values],
+) -> Values:
+    """Columns of the design, ``(row, column)``; the first is 1."""
+    polynomials = np.polynomial.legendre.legvander(np.sin(np.radians(latitude)), DEGREE)
+    terms = [polynomials]  # the mean by latitude
+    if fitted.kind == "mauna_loa":
+        grown = series(months) - 400.0
+        terms.append((grown / 10)[:, np.newaxis] * polynomials[:, : TREND_DEGREE + 1])
+    else:
+        years = (months - fitted.first_month) / 12.0
+        terms.append((years / 10)[:, np.newaxis] * polynomials[:, : TREND_DEGREE + 1])
+        hats = _hats(fitted, months)
+        if hats.shape[1]:
+            terms.extend(hats * polynomials[:, [degree]] for degree in range(TREND_DEGREE + 1))
+    angle = 2 * np.pi * ((months % 12) + 0.5) / 12
+    for harmonic in range(1, HARMONICS + 1):
+        terms.append(np.cos(harmonic * angle)[:, np.newaxis] * polynomials)
+        terms.append(np.sin(harmonic * angle)[:, np.newaxis] * polynomials)
+    return np.concatenate(terms, axis=1)
+
+
+def _hats(fitted: Fitted, months: NDArray[np.integer[Any]]) -> Values:
+    """Piecewise linear functions of time, 1 at one inner knot and 0 at the others; beyond the ends as at them."""
+    last = fitted.last_month - fitted.first_month
+    count = last // KNOT_MONTHS
+    if count < 2:
+        return np.zeros((len(months), 0))
+    knots = np.linspace(0, last, count + 1)
+    place = np.clip(np.asarray(months, dtype=np.float64) - fitted.first_month, 0, last)
+    # those at both ends are left to constant and trend
+    return np.stack([np.interp(place, knots, one) for one in np.eye(count + 1)[1:-1]], axis=1)

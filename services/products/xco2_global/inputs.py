@@ -1,0 +1,301 @@
+"""What a directory of inputs holds: ``xco2.toml`` says which file is what; all that it names is opened and checked."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from services.core.errors import InputRefused
+from services.core.grid import Grid
+from services.core.time_axis import Step, TimeAxis
+from services.pipeline.recipe import Input
+from services.products.xco2_global.declaration import GRID, global_grid
+from services.sources import files
+from services.sources.along_track import ErrorModel
+from services.sources.carbontracker import Background as Columns
+from services.sources.carbontracker import open_background
+from services.sources.documents import Document
+from services.sources.field import Field as Raster
+from services.sources.field import open_field
+from services.sources.files import Source
+from services.sources.lite_layout import Quality
+from services.sources.named_files import Files, Name, Part, read_settings, relative
+from services.sources.noaa_monthly import Monthly, open_noaa_monthly
+from services.sources.oco_lite import Lite, open_lite
+from services.sources.soundings import MODES, Scale
+
+SETTINGS = "xco2.toml"
+README = "services/products/xco2_global/README.md"
+
+MONTH = Step.parse("P1M")
+
+HISTORY = 11
+"""Months of covariates before the one that is asked for."""
+
+type Aggregate = Literal["mean", "sum", "classes"]
+
+
+class SoundingSettings(Files):
+    """Lite files, and how they become cells."""
+
+    scale: Scale = "X2019"
+    quality: Quality = "good"
+    modes: tuple[str, ...] = MODES
+    subtract_offsets: bool = False
+    """Whether modes and instruments are brought to the one with the most soundings before they are averaged."""
+
+    correlation_km: float = Field(default=ErrorModel().length_km, gt=0)
+    """Along-track length of the error of a sounding; see ``services.sources.along_track``."""
+
+    correlated: float = Field(default=ErrorModel().correlated, ge=0, le=1)
+    floor: float = Field(default=ErrorModel().floor, ge=0)
+
+    @property
+    def errors(self) -> ErrorModel:
+        """The error model of a cell's mean."""
+        return ErrorModel(length_km=self.correlation_km, correlated=self.correlated, floor=self.floor)
+
+
+class BackgroundSettings(Part):
+    """What the network's departures are from."""
+
+    kind: Literal["zonal", "mauna_loa", "carbontracker"] = "zonal"
+    files: str | list[str] | None = None
+
+    @model_validator(mode="after")
+    def _holds(self) -> Self:
+        if (self.files is None) != (self.kind == "zonal"):
+            wanted = "needs no files" if self.kind == "zonal" else "needs files"
+            raise ValueError(f"the background {self.kind!r} {wanted}")
+        return self
+
+
+class CovariateSettings(Files):
+    """One covariate."""
+
+    name: Name
+    units: str = Field(min_length=1)
+    variable: str | None = None
+    monthly: bool = False
+    time: str | None = None
+    """As ``cenote ingest --time``."""
+
+    aggregate: Aggregate = "mean"
+    """``sum``: a total of each cell, which becomes a density per km2 so that sums over any ground stay what they are;
+    ``classes``: numbers of ``classes``, each of which becomes a covariate: its share of the cell."""
+
+    classes: tuple[int, ...] = ()
+    transform: Literal["log1p"] | None = None
+
+    @model_validator(mode="after")
+    def _holds(self) -> Self:
+        if (self.aggregate == "classes") != bool(self.classes):
+            raise ValueError(f"{self.name}: classes = [..] goes with aggregate = 'classes', and with nothing else")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"{self.name}: a class stands twice")
+        return self
+
+    @property
+    def features(self) -> dict[str, str]:
+        """Names and units of what the network gets of it."""
+        if self.aggregate == "classes":
+            return {f"{self.name}_{number}": "1" for number in self.classes}
+        units = f"{'' if self.units == '1' else self.units + ' '}km-2" if self.aggregate == "sum" else self.units
+        return {self.name: f"ln(1+{units})" if self.transform else units}
+
+
+class TrainingSettings(Part):
+    """How the network learns; see ``models.xco2_global.train.Settings``."""
+
+    hidden: int = Field(default=64, ge=1)
+    epochs: int = Field(default=60, ge=1)
+    patience: int = Field(default=10, ge=1)
+    batch: int = Field(default=512, ge=1)
+    rate: float = Field(default=2e-3, gt=0)
+    rows: int = Field(default=400_000, ge=1000)
+    """Cells at most that it learns from, drawn evenly from all (our choice: memory and hours of one machine)."""
+
+
+class Settings(Part):
+    """``xco2.toml``."""
+
+    soundings: SoundingSettings
+    stations: Files | None = None
+    background: BackgroundSettings = BackgroundSettings()
+    land: Files | None = None
+    covariates: Annotated[list[CovariateSettings], Field(min_length=1)]
+    training: TrainingSettings = TrainingSettings()
+    step: str = "1/20"
+    """Degrees of a cell, a fraction that divides 180."""
+
+    combine: bool = True
+    """Whether a cell with soundings gets what they and the network say together, by their variances; if not, what the
+    network says (our choice)."""
+
+    synthetic: bool = False
+
+    @model_validator(mode="after")
+    def _holds(self) -> Self:
+        names = [name for one in self.covariates for name in one.features]
+        twice = sorted({name for name in names if names.count(name) > 1} | (set(names) & set(PLACE_AND_SEASON)))
+        if twice:
+            raise ValueError(f"covariate {twice[0]!r} stands twice, or has a name that is taken")
+        try:
+            step = Fraction(self.step)
+        except (ValueError, ZeroDivisionError):
+            raise ValueError(f"step = {self.step!r} is no fraction of a degree") from None
+        if not (Fraction(1, 200) <= step <= 10 and (180 / step).denominator == 1):
+            raise ValueError(f"step = {self.step!r} does not divide 180 degrees, or is not within 1/200..10")
+        return self
+
+    @property
+    def grid(self) -> Grid:
+        """Of the cells."""
+        step = Fraction(self.step)
+        return GRID if step == GRID.step_x else global_grid(step)
+
+    @property
+    def features(self) -> dict[str, str]:
+        """Names of what the network gets of each month, in order, and their units."""
+        found = {name: unit for one in self.covariates for name, unit in one.features.items()}
+        return {**found, **PLACE_AND_SEASON}
+
+
+PLACE_AND_SEASON = {"sphere_x": "1", "sphere_y": "1", "sphere_z": "1", "season_sin": "1", "season_cos": "1"}
+"""What the network knows besides covariates: the cell's centre on the unit sphere, the month on the circle of the year
+(the former as in haohuresearch/XCO2_reconstruction)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """All inputs: names, places and digests only, so that it travels to workers.
+
+    Raises:
+        InputRefused: from ``find`` and ``hashed``, naming the file and the fact.
+    """
+
+    directory: Path
+    settings: Settings
+    settings_file: Document
+    """xco2.toml."""
+
+    soundings: Lite
+    covariates: tuple[Raster, ...]
+    """In the order of the settings."""
+
+    mauna_loa: Monthly | None
+    columns: Columns | None
+    digests: tuple[Input, ...] = ()
+    """Every file that is read, by name, once ``hashed``."""
+
+    @classmethod
+    def find(cls, directory: Path) -> "Inputs":
+        """Open everything that ``xco2.toml`` names."""
+        path = directory / SETTINGS
+        settings, settings_file = read_settings(path, Settings, described=README)
+        asked = settings.soundings
+        unknown = sorted(set(asked.modes) - set(MODES))
+        if unknown:
+            raise InputRefused(
+                f"{path}: soundings.modes: there is no mode {unknown[0]!r}; there are {', '.join(MODES)}"
+            )
+        mauna_loa = columns = None
+        if settings.background.files is not None:
+            names = Files(files=settings.background.files).names(path, "background")
+            if settings.background.kind == "carbontracker":
+                columns = open_background(names)
+            elif len(names) == 1:
+                mauna_loa = open_noaa_monthly(names[0], scale=asked.scale)
+            else:
+                raise InputRefused(
+                    f"{path}: background must be one file, and {settings.background.files!r} is {len(names)}"
+                )
+        found = cls(
+            directory=directory.resolve(),
+            settings=settings,
+            settings_file=settings_file,
+            soundings=open_lite(
+                asked.names(path, "soundings"), scale=asked.scale, quality=asked.quality, modes=asked.modes
+            ),
+            covariates=tuple(
+                open_field(
+                    one.name,
+                    one.names(path, f"covariate {one.name}"),
+                    one.units,
+                    variable=one.variable,
+                    time=one.time,
+                    monthly=one.monthly,
+                )
+                for one in settings.covariates
+            ),
+            mauna_loa=mauna_loa,
+            columns=columns,
+        )
+        if not found.periods.starts:
+            reach = ", ".join(f"{one.name} {_span(one.months)}" for one in found.covariates if one.monthly)
+            raise InputRefused(
+                f"{path}: no month has {HISTORY + 1} months of all covariates up to it ({reach or 'all are static'})"
+            )
+        return found
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Every file that is read again and again."""
+        rasters = [source for one in self.covariates for source in one.recipe.table.sources]
+        return (*self.soundings.sources, *rasters)
+
+    def check_unchanged(self) -> None:
+        """Look at every file once more.
+
+        Raises:
+            InputRefused: if one is not what it was.
+        """
+        for source in self.sources:
+            files.check_unchanged(source)
+        if self.mauna_loa is not None:
+            self.mauna_loa.document.check_unchanged()
+        if self.columns is not None:
+            self.columns.check_unchanged()
+
+    def hashed(self, progress: Callable[[int, int], None] | None = None) -> "Inputs":
+        """The same with the digest of every file."""
+        soundings = self.soundings.hashed(progress)
+        read = [*soundings.inputs(), self.settings_file.input()]
+        for one in self.covariates:  # hashed when they were opened
+            read += [Input(name=s.location, size=s.size, sha256=s.sha256) for s in one.recipe.table.sources]
+        if self.mauna_loa is not None:
+            read.append(self.mauna_loa.document.input())
+        if self.columns is not None:
+            read += self.columns.inputs()
+        named = {relative(self.directory, one.name): one for one in read}
+        digests = tuple(replace(named[name], name=name) for name in sorted(named))
+        return replace(self, soundings=soundings, digests=digests)
+
+    @property
+    def sounding_months(self) -> tuple[int, ...]:
+        """Months since 1970-01 that there are Lite files of."""
+        return self.soundings.months
+
+    @property
+    def periods(self) -> TimeAxis:
+        """The months that twelve months of every covariate, and the background, reach up to.
+
+        Without a monthly covariate: from the first month with Lite files to the last.
+        """
+        reach = [set(one.months) for one in self.covariates if one.monthly]
+        if reach:
+            known = set.intersection(*reach)
+            months = [month for month in sorted(known) if all(month - back in known for back in range(HISTORY + 1))]
+        else:
+            months = list(range(self.sounding_months[0], self.sounding_months[-1] + 1))
+        if self.columns is not None:
+            months = [month for month in months if month in set(self.columns.months)]
+        return TimeAxis(step=MONTH, starts=tuple(months))
+
+
+def _span(months: tuple[int, ...]) -> str:
+    return f"{np.datetime64(months[0], 'M')}..{np.datetime64(months[-1], 'M')}"

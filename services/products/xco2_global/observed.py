@@ -1,0 +1,203 @@
+"""Cells with soundings, month by month: computed once from the Lite files, kept beside them.
+
+They lie in ``prepared/DIGEST`` of the directory of inputs; the digest is that of the Lite files, of what is asked of
+them and of the code.
+"""
+
+import json
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.core import layout
+from services.core.errors import InputRefused
+from services.core.grid import Window
+from services.pipeline.code import this_code
+from services.pipeline.recipe import Each
+from services.products.xco2_global.inputs import Inputs
+from services.sources.cells import Cells, Gridding, gather
+from services.sources.oco_lite import Lite
+from services.sources.soundings import GROUPS, Soundings
+from services.validation.offsets import Cells as Meetings
+from services.validation.offsets import MeetingCells, Offsets, estimate
+
+type Note = Callable[[str], None]
+
+_PREPARED = "prepared"
+_FACTS = "facts.json"
+_ARRAYS = ("row", "column", "xco2", "count", "overpasses", "std", "error")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """The cells of some inputs: a place only, it travels to workers.
+
+    Raises:
+        InputRefused: from ``cells`` and ``facts``, if they are not prepared or cannot be read.
+    """
+
+    directory: Path
+    """``prepared/DIGEST``."""
+
+    months: tuple[int, ...]
+    """Months since 1970-01 that there are Lite files of."""
+
+    @classmethod
+    def of(cls, inputs: Inputs) -> "Observed":
+        """Where the cells of these inputs, with this code, are or will be."""
+        told = {
+            "inputs": [[one.name, one.size, one.sha256] for one in inputs.soundings.inputs()],
+            "settings": inputs.settings.soundings.model_dump(mode="json"),
+            "step": inputs.settings.step,
+            "code": this_code().to_json(),
+        }
+        name = layout.digest(layout.canonical(told))[: layout.ID_LENGTH]
+        return cls(directory=inputs.directory.resolve() / _PREPARED / name, months=inputs.sounding_months)
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether they are there."""
+        return self.directory.is_dir()
+
+    def cells(self, month: int) -> Cells:
+        """The cells of a month; none where there are no Lite files of it."""
+        if month not in self.months:
+            nothing: dict[str, NDArray[Any]] = {name: np.zeros(0) for name in _ARRAYS}
+            for name in ("row", "column", "count", "overpasses"):
+                nothing[name] = np.zeros(0, dtype=np.int32)
+            return Cells(month=month, **nothing)
+        path = self.directory / _file(month)
+        try:
+            with np.load(path) as held:
+                return Cells(month=month, **{name: held[name] for name in _ARRAYS})
+        except (OSError, ValueError, KeyError) as error:
+            raise InputRefused(f"{path} cannot be read ({error}); delete {self.directory}, and it is made anew") from None
+
+    def window(self, month: int, window: Window) -> Cells:
+        """Those that lie in a window, with rows and columns of it."""
+        held = self.cells(month)
+        row, column = held.row - window.row, held.column - window.column
+        inside = (row >= 0) & (row < window.height) & (column >= 0) & (column < window.width)
+        found = {name: getattr(held, name)[inside] for name in _ARRAYS}
+        return Cells(month=month, **{**found, "row": row[inside], "column": column[inside]})
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What was concluded: soundings read and left out, offsets between modes."""
+        path = self.directory / _FACTS
+        try:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputRefused(f"{path} cannot be read ({error}); delete {self.directory}, and it is made anew") from None
+        return found
+
+
+def prepare(inputs: Inputs, each: Each, note: Note) -> Observed:
+    """Make the cells of every month, unless they are there; a month at a time, soundings streamed.
+
+    Args:
+        inputs: hashed.
+        each: does the months.
+        note: told how far it is.
+
+    Raises:
+        InputRefused: if a Lite file does not hold, or no sounding is left in all of them.
+    """
+    observed = Observed.of(inputs)
+    if observed.is_prepared:
+        return observed
+    soundings, settings = inputs.soundings, inputs.settings
+    gridding = Gridding(grid=settings.grid, scale=soundings.scale, errors=settings.soundings.errors)
+    months = len(observed.months)
+    tally: Counter[str] = Counter()
+    meetings: list[Meetings] = []
+    for number, one in enumerate(each(partial(_met, soundings), observed.months), 1):
+        meetings.append(one.meetings)
+        tally.update(one.tally)
+        note(f"soundings: {number} of {months} months read for offsets")
+    offsets = _estimated(meetings)
+    for line in offsets.lines() if offsets else ():
+        note(line)
+    subtracted = offsets if settings.soundings.subtract_offsets else None
+    part = observed.directory.with_name(f".{observed.directory.name}.{uuid.uuid4().hex[:8]}.part")
+    part.mkdir(parents=True)
+    try:
+        cells = outside = 0
+        work = partial(_gridded, soundings, gridding, subtracted, part)
+        for number, (month, count, beyond) in enumerate(each(work, observed.months), 1):
+            cells, outside = cells + count, outside + beyond
+            note(f"cells: {number} of {months} months, {np.datetime64(month, 'M')} has {count}")
+        facts = {
+            "soundings": dict(sorted(tally.items())),
+            "outside_the_grid": outside,
+            "cells": cells,
+            "offsets": None if offsets is None else offsets.to_json(),
+            "offsets_subtracted": subtracted is not None,
+        }
+        (part / _FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        if not cells:
+            raise InputRefused(f"{inputs.directory}: no cell of the grid has a sounding")
+        try:
+            part.rename(observed.directory)
+        except OSError:
+            if not observed.is_prepared:  # another process was faster
+                raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return observed
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Met:
+    meetings: Meetings
+    tally: Counter[str] = field(default_factory=Counter)
+
+
+def _met(soundings: Lite, month: int) -> _Met:
+    gathered, tally = MeetingCells(), Counter[str]()
+    for batch in soundings.read_month(month, tally):
+        gathered.add(batch.months(), batch.latitude, batch.longitude, batch.group(), batch.xco2)
+    return _Met(meetings=gathered.cells(), tally=tally)
+
+
+def _estimated(meetings: list[Meetings]) -> Offsets | None:
+    """Offsets against the group with the most soundings; None where there is one group only."""
+    whole = Meetings.joined(meetings)
+    counts = np.bincount(whole.group, weights=whole.count, minlength=len(GROUPS))
+    if np.count_nonzero(counts) < 2:
+        return None
+    return estimate(whole, GROUPS, GROUPS[int(counts.argmax())])
+
+
+def _gridded(
+    soundings: Lite, gridding: Gridding, offsets: Offsets | None, part: Path, month: int
+) -> tuple[int, int, int]:
+    def batches() -> Any:
+        for batch in soundings.read_month(month):
+            yield batch if offsets is None else _without(batch, offsets)
+
+    gathered = gather(batches(), gridding)
+    cells = gathered.cells(month)
+    place = part / _file(month)
+    temporary = part / f".{uuid.uuid4().hex}.npz"
+    np.savez(temporary, **{name: getattr(cells, name) for name in _ARRAYS})
+    temporary.replace(place)  # whole, however often a task is done
+    return month, len(cells), gathered.outside
+
+
+def _without(batch: Soundings, offsets: Offsets) -> Soundings:
+    from dataclasses import replace
+
+    return replace(batch, xco2=offsets.subtract(batch.xco2, batch.group(), leave_unconnected=True))
+
+
+def _file(month: int) -> str:
+    return f"{np.datetime64(month, 'M')}.npz"

@@ -1,0 +1,83 @@
+"""Inputs of a product named in a TOML file of their directory: which entry is which files."""
+
+import glob
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from services.core.errors import InputRefused
+from services.sources import documents
+from services.sources.documents import Document
+
+type Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
+
+
+class Part(BaseModel):
+    """A table of the file: nothing beside what is declared is taken."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Files(Part):
+    """Files of one kind; a pattern of names in the directory, or several."""
+
+    files: str | list[str]
+
+    @property
+    def patterns(self) -> list[str]:
+        """As a list."""
+        return [self.files] if isinstance(self.files, str) else self.files
+
+    def names(self, settings: Path, what: str) -> list[str]:
+        """Paths or URLs that the patterns mean.
+
+        Args:
+            settings: the TOML file; patterns are relative to its directory.
+            what: the entry, for messages.
+
+        Raises:
+            InputRefused: if a pattern means none.
+        """
+        found: list[str] = []
+        for pattern in self.patterns:
+            # an absolute pattern replaces the directory
+            remote = "://" in pattern
+            matches = [pattern] if remote else sorted(glob.glob(str(settings.parent / pattern)))  # noqa: PTH207
+            if not matches:
+                raise InputRefused(f"{settings}: {what} names {pattern!r}, and {settings.parent} holds no such file")
+            found += matches
+        return found
+
+
+def read_settings[Settings: BaseModel](
+    path: Path, kind: type[Settings], *, described: str
+) -> tuple[Settings, Document]:
+    """Read and check the TOML file.
+
+    Args:
+        path: of the file.
+        kind: what it must hold.
+        described: the document that shows one, for the message.
+
+    Raises:
+        InputRefused: if it is not there or does not hold; names the entry.
+    """
+    if not path.is_file():
+        raise InputRefused(f"{path.parent} holds no {path.name}, which says what each file is; {described} shows one")
+    document, body = documents.read(str(path))
+    try:
+        return kind.model_validate(tomllib.loads(documents.text(str(path), body))), document
+    except tomllib.TOMLDecodeError as error:
+        raise InputRefused(f"{path} is no TOML: {error}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise InputRefused(f"{path}: {place + ': ' if place else ''}{first['msg']}") from None
+
+
+def relative(place: Path, location: str) -> str:
+    """A file's name in its directory; whole where it lies elsewhere."""
+    path = Path(location)
+    return str(path.relative_to(place)) if path.is_relative_to(place) else location
