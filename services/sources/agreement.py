@@ -16,6 +16,7 @@ from services.core.style import Style
 from services.sources.packing import Target, quantised, target
 from services.sources.periods import Pattern, TimeOption
 from services.sources.raster import Attributes, Description
+from services.sources.units import is_mole_fraction, mole_fraction, same
 
 COMMON_RANGE = (2.0, 98.0)
 """Percentiles of a sample that the colours span."""
@@ -65,7 +66,8 @@ def units(names: Sequence[str], described: Sequence[Description], told: str | No
     stated = Counter(description.units for description in described if description.units)
     if told is not None:
         others = [unit for unit in stated if unit != told.strip()]
-        return told.strip(), f"{told.strip()} (--units)" + (f"; the files say {', '.join(others)}" if others else "")
+        fact = f"{told.strip()} (--units)" + (f"; the files say {', '.join(others)}" if others else "")
+        return told.strip(), fact + ("; nothing is converted" if any(not same(unit, told) for unit in others) else "")
     if not stated:
         raise InputRefused(
             f"{names[0]} states no unit; say it with --units, for example --units ppm, or --units 1 for none"
@@ -77,7 +79,10 @@ def units(names: Sequence[str], described: Sequence[Description], told: str | No
             f"{where[1]} is in {other!r} and {where[0]} in {one!r}; convert one, or say which holds with --units"
         )
     unit, count = stated.most_common()[0]
-    return unit, unit if count == len(described) else f"{unit} (stated by {count} of {len(described)} files)"
+    fact = unit if count == len(described) else f"{unit} (stated by {count} of {len(described)} files)"
+    if is_mole_fraction(unit) and mole_fraction(names[0], unit) != 1:
+        fact += f"; values stay as they are, times {mole_fraction(names[0], unit):g} they are ppm"
+    return unit, fact
 
 
 def variable(

@@ -38,6 +38,13 @@ _LABEL_MONTH = re.compile(
     r"^(?:((?:1[89]|20|21)[0-9]{2})[ _-]?)?([A-Za-z]{3,9})\.?(?:[ _-]?((?:1[89]|20|21)[0-9]{2}))?$"
 )
 
+_NAME_DATE = re.compile(
+    r"(?<![0-9A-Za-z])(?P<year>(?:19|20|21)[0-9]{2})(?P<mark>[-_.]?)(?P<month>0[1-9]|1[0-2])"
+    r"(?:(?P=mark)(?P<day>0[1-9]|[12][0-9]|3[01])(?![0-9A-Za-z]))?(?![0-9A-Za-z])"
+)
+"""A month or day in a file name: 201501, 2015_01, 2015-01-31; not within a longer number, nor beside a letter, as in
+v201501 or 2015_10km."""
+
 _SHORTEST_YEAR = np.timedelta64(183, "D")
 _SHORTEST_MONTH = np.timedelta64(7, "D")
 _FEW = 3
@@ -280,6 +287,28 @@ def year_of(name: str) -> int | None:
     """The one year that a file name holds; None where there is none or more than one."""
     found = set(_YEAR.findall(name))
     return int(found.pop()) if len(found) == 1 else None
+
+
+def pattern_of(names: Sequence[str]) -> Pattern | None:
+    """The pattern that tells the month or day of file names by itself.
+
+    Args:
+        names: of files, without folders.
+
+    Returns:
+        None where a name holds no date or more than one, or names differ in more than their dates.
+    """
+    texts: set[str] = set()
+    for name in names:
+        dates = list(_NAME_DATE.finditer(name))
+        if len(dates) != 1 or any(mark in name for mark in "{}*"):
+            return None
+        date = dates[0]
+        fields = ["{year}", "{month}", *(["{day}"] if date["day"] else [])]
+        texts.add(name[: date.start()] + date["mark"].join(fields) + name[date.end() :])
+    if len(texts) != 1:
+        return None
+    return _pattern(texts.pop())
 
 
 def _label(year: int, month: int, day: int | None, minute: int | None) -> Label | None:

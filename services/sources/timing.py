@@ -88,7 +88,21 @@ def _said(names: Sequence[str], described: Sequence[Description], step: Step | N
             return periods.floored(times, step), f"the files' own times, in the collection's periods of {step}"
         found = periods.inferred(_all_of(names), times)
         return periods.floored(times, found), f"the files' own times, which fall in periods of {found}"
+    if not any(periods.parse_label(label) for description in described for label in description.labels):
+        pattern = periods.pattern_of([_base(name) for name in names])
+        if pattern is not None and all(description.slices == 1 for description in described):
+            return _told_by_names(names, described, pattern, step)
     return _labelled(names, described, step)
+
+
+def _told_by_names(
+    names: Sequence[str], described: Sequence[Description], pattern: Pattern, step: Step | None
+) -> tuple[Spans, str]:
+    """Files of one map each that say no time, and whose names differ in a month or day alone."""
+    spans, fact = _named(names, described, pattern)
+    if step is not None:
+        spans = periods.floored(np.asarray(spans.times, dtype=np.int64), step)
+    return spans, f"{fact}, as the files say none (--time says otherwise)"
 
 
 def _refuse_equal(names: Sequence[str], described: Sequence[Description], times: Microseconds) -> None:

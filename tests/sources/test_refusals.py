@@ -75,7 +75,10 @@ def test_a_unit_that_some_files_leave_out(basic: Any, write: Write) -> None:
     conclusion = inspect(paths, IngestOptions())
     assert conclusion.quantity.units == "mm"
     assert "units: mm (stated by 1 of 2 files)" in conclusion.lines()
-    assert "units: cm (--units); the files say mm" in inspect(paths, IngestOptions(units="cm")).lines()
+    assert (
+        "units: cm (--units); the files say mm; nothing is converted"
+        in inspect(paths, IngestOptions(units="cm")).lines()
+    )
 
 
 def test_no_time(basic: Any, write: Write) -> None:
