@@ -1,9 +1,10 @@
 """A real case: OCO-2's raw cells over South America, a year that was not seen and blocks of one that were not.
 
-    OMP_NUM_THREADS=1 .venv/bin/python -m tests.products.xco2_global.brazil_study
+    OMP_NUM_THREADS=1 .venv/bin/python -m tests.products.xco2_global.brazil_study DIRECTORY
 
-writes ``infra/reports/xco2_brazil.json`` and prints the tables of its README. The real files lie beside the checkout or
-where CENOTE_SHARED_DATA says. Contestants get where and when a cell lies and what is known there without a sounding;
+leaves its four parts in DIRECTORY, each two minutes of one core, writes ``infra/reports/xco2_brazil.json`` from them and
+prints the tables of its README; ``DIRECTORY unfiltered time`` does one part, ``DIRECTORY report`` what follows them. The
+real files lie beside the checkout or where CENOTE_SHARED_DATA says. Contestants get where and when a cell lies and what is known there without a sounding;
 their answers are held against cells that no filter has touched, and in a second table against cells that one filter has
 passed, trained on such cells, too.
 """
@@ -66,7 +67,7 @@ SEED = 0
 SEEDS = (0, 1, 2)
 """Of what learns with chance: the mean over them is scored."""
 
-NEIGHBOURS = (1, 2, 5, 10, 20, 50, 100, 200, 400, 800, 1600)
+NEIGHBOURS = (1, 2, 5, 10, 20, 50, 100, 200, 400, 800)
 """Among which IDW's number is chosen."""
 
 TREES: dict[str, Any] = {
@@ -78,6 +79,8 @@ TREES: dict[str, Any] = {
     "colsample_bytree": 0.8,
     "tree_method": "hist",
 }
+
+TABLES, DESIGNS = ("unfiltered", "filtered"), ("time", "gaps")
 
 CLIMATOLOGY, NEAR, BACKGROUND, LEARNED = "climatology and trend", "neighbours", "Mauna Loa", "learned"
 """Kinds of contestants; the network has to beat those of the first two."""
@@ -127,7 +130,7 @@ type Contestant = Callable[[Case], list[Values]]
 def trees(case: Case) -> list[Values]:
     """XGBoost on what Mauna Loa's twelve months and the domain's season leave."""
     year = case.background.year_ending()
-    base = background_season_anomaly(case.seen, case.values, _both(case.seen, case.asked), year, degrees=None)
+    base = background_season_anomaly(case.seen, case.values, both(case.seen, case.asked), year, degrees=None)
     seen, asked = (np.stack([*case.covariates(rows).values()], axis=1) for rows in (case.seen, case.asked))
     answers = []
     for seed in SEEDS:
@@ -137,7 +140,8 @@ def trees(case: Case) -> list[Values]:
     return answers
 
 
-def _both(one: Rows, other: Rows) -> Rows:
+def both(one: Rows, other: Rows) -> Rows:
+    """One behind the other."""
     return Rows(
         longitude=np.concatenate([one.longitude, other.longitude]),
         latitude=np.concatenate([one.latitude, other.latitude]),
@@ -255,72 +259,81 @@ def scored(case: Case, known: Values, players: dict[str, tuple[str, Contestant]]
     return found
 
 
-def study(
-    folder: Path, extra: Callable[[], dict[str, tuple[str, Contestant]]], tables: Sequence[str]
-) -> dict[str, Any]:
-    """Both designs, on unfiltered and on filtered cells, as JSON data."""
+def part(folder: Path, table: str, design: str, extra: dict[str, tuple[str, Contestant]]) -> dict[str, Any]:
+    """One design on unfiltered or filtered cells, as JSON data."""
+    begun = time.process_time()
     days = read_days(folder)
-    background = mauna_loa(folder)
-    report: dict[str, Any] = {
+    around = read_surroundings(folder, days.monthly()[0])
+    rows, values = (days if table == "unfiltered" else days.filtered()).monthly()
+    case, known = case_of(design, rows, values, mauna_loa(folder), around)
+    neighbours = neighbours_of(case)
+    sys.stderr.write(f"-- {table}, {design}: {len(known)} of {len(rows)} cells, IDW-{neighbours}\n")
+    before = {month: same_month_before(case.seen.month, month) for month in np.unique(case.asked.month).tolist()}
+    return {
+        "data": days.digests,
+        "cells": len(known),
+        "seen": len(case.seen),
+        "std": rounded(known.std()),
+        "neighbours": neighbours,
+        "last_year_is": {
+            str(np.datetime64(month, "M")): str(np.datetime64(one, "M")) for month, one in before.items() if one
+        },
+        "scores": scored(case, known, contestants(design, neighbours) | extra),
+        "cpu_s": round(time.process_time() - begun),
+    }
+
+
+def report_of(parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """All parts as JSON data.
+
+    Args:
+        parts: by table, then design.
+    """
+    data = [one.pop("data") for designs in parts.values() for one in designs.values()]
+    if any(one != data[0] for one in data):
+        raise AssertionError("the parts were made from different files")
+    return {
+        "command": "OMP_NUM_THREADS=1 .venv/bin/python -m tests.products.xco2_global.brazil_study DIRECTORY",
+        "commit": subprocess.run(
+            ["git", "-C", str(ROOT), "rev-parse", "HEAD"],  # noqa: S607
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip(),
+        "data": data[0],
         "target": "raw XCO2 of OCO-2, not filtered by quality, not corrected for bias; monthly means of daily cells",
         "months": f"{FIRST} to {LAST} without {OUTAGE} (OCO-2 was out)",
         "scale": SCALE,
-        "split": SPLIT,
-        "block_degrees": BLOCK,
-        "share_withheld": SHARE,
-        "seed": SEED,
-        "seeds": list(SEEDS),
-        "trees": TREES,
         "filter": f"a day's cell within {MOST_OFF} robust standard deviations of the median of its month's cells",
-        "data": days.digests,
+        "settings": {
+            "split": SPLIT,
+            "block_degrees": BLOCK,
+            "share_withheld": SHARE,
+            "seed": SEED,
+            "seeds": list(SEEDS),
+            "trees": TREES,
+            "network": network_settings(),
+        },
+        **parts,
     }
-    around = read_surroundings(folder, days.monthly()[0])
-    for table in tables:
-        rows, values = (days if table == "unfiltered" else days.filtered()).monthly()
-        report[table] = {}
-        for design in ("time", "gaps"):
-            case, known = case_of(design, rows, values, background, around)
-            neighbours = neighbours_of(case)
-            sys.stderr.write(f"-- {table}, {design}: {len(known)} of {len(rows)} cells, IDW-{neighbours}\n")
-            report[table][design] = {
-                "cells": len(known),
-                "seen": len(case.seen),
-                "blocks": len(
-                    np.unique(
-                        folds.space_time(case.asked.longitude, case.asked.latitude, case.asked.month, BLOCK), axis=0
-                    )
-                ),
-                "std": rounded(known.std()),
-                "neighbours": neighbours,
-                "last_year_is": {
-                    str(np.datetime64(int(month), "M")): str(
-                        np.datetime64(same_month_before(case.seen.month, month), "M")
-                    )
-                    for month in np.unique(case.asked.month).tolist()
-                },
-                "scores": scored(case, known, contestants(design, neighbours) | extra()),
-            }
-    return report
 
 
 def as_markdown(report: dict[str, Any]) -> str:
     """The tables of the README."""
     lines = []
-    for table in ("unfiltered", "filtered"):
-        for design in ("time", "gaps"):
-            if table not in report:
-                continue
-            part = report[table][design]
-            learned = [name for name, one in part["scores"].items() if "less" in one]
+    for table in TABLES:
+        for design in DESIGNS:
+            found = report[table][design]
+            learned = [name for name, one in found["scores"].items() if "less" in one]
             heads = ["RMSE ppm", "bias", "R2", *(f"{name} less this (95 %)" for name in learned)]
             lines += [
-                f"| {table}, {design}: {part['cells']} cells | {' | '.join(heads)} |",
+                f"| {table}, {design}: {found['cells']} cells | {' | '.join(heads)} |",
                 "|" + "---|" * (len(heads) + 1),
             ]
-            for name, one in part["scores"].items():
+            for name, one in found["scores"].items():
                 cells = [f"{one['rmse']:.3f}", f"{one['bias']:+.2f}", f"{one['r2']:.3f}"]
                 for learner in learned:
-                    less = part["scores"][learner]["less"].get(name)
+                    less = found["scores"][learner]["less"].get(name)
                     cells.append(
                         f"{less['difference']:+.3f} ({less['low']:+.3f} to {less['high']:+.3f})" if less else ""
                     )
@@ -329,33 +342,37 @@ def as_markdown(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def network_settings() -> dict[str, Any]:
+    """Of the network, for the report."""
+    from tests.products.xco2_global.brazil_network import settings  # noqa: PLC0415 - it imports this module
+
+    return settings()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--without-network", action="store_true", help="leave out the network, which takes minutes")
-    parser.add_argument("--unfiltered", action="store_true", help="leave out the second table")
-    parser.add_argument("--to", type=Path, default=REPORT)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("table", nargs="?", choices=(*TABLES, "report"))
+    parser.add_argument("design", nargs="?", choices=DESIGNS)
     given = parser.parse_args()
     folder = Path(os.environ.get("CENOTE_SHARED_DATA") or ROOT.parent / "shared" / "data")
-    extra: Callable[[], dict[str, tuple[str, Contestant]]] = dict
-    if not given.without_network:
-        from tests.products.xco2_global.brazil_network import networks  # noqa: PLC0415 - torch takes seconds to load
+    given.directory.mkdir(parents=True, exist_ok=True)
+    wanted = [(table, design) for table in TABLES for design in DESIGNS]
+    if given.table:
+        wanted = [one for one in wanted if one == (given.table, given.design)]
+    for table, design in wanted:
+        from tests.products.xco2_global.brazil_network import networks  # noqa: PLC0415 - it imports this module
 
-        extra = networks
-    tables = ("unfiltered",) if given.unfiltered else ("unfiltered", "filtered")
-    begun = time.process_time()
-    report = {
-        "command": "OMP_NUM_THREADS=1 .venv/bin/python -m tests.products.xco2_global.brazil_study",
-        "commit": subprocess.run(
-            ["git", "-C", str(ROOT), "rev-parse", "HEAD"],  # noqa: S607
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout.strip(),
-        **study(folder, extra, tables),
-    }
-    report["cpu_s"] = round(time.process_time() - begun)
-    given.to.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    sys.stdout.write(as_markdown(report))
+        found = part(folder, table, design, networks())
+        (given.directory / f"{table}_{design}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if given.table in (None, "report"):
+        parts = {
+            table: {design: json.loads((given.directory / f"{table}_{design}.json").read_text()) for design in DESIGNS}
+            for table in TABLES
+        }
+        report = report_of(parts)
+        REPORT.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        sys.stdout.write(as_markdown(report))
 
 
 if __name__ == "__main__":
