@@ -125,7 +125,9 @@ class Carbon:
 
         return over_cells(parts, grid, window, finest=_FINEST)
 
-    def at(self, time: NDArray[np.float64], latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> NDArray[np.float64]:
+    def at(
+        self, time: NDArray[np.float64], latitude: NDArray[np.float64], longitude: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
         """The column at moments and places, ppm, ``(n,)``.
 
         Args:

@@ -107,7 +107,9 @@ class Emissions:
         )
         east, north = GLOBE.at_points(sky.east, x, y), GLOBE.at_points(sky.north, x, y)
         speed = np.hypot(east, north) + 1e-6
-        rows = np.floor((90 - y) / HALF.step).astype(np.int64)[:, None, None] + np.arange(-_REACH_Y, _REACH_Y + 1)[:, None]
+        rows = (
+            np.floor((90 - y) / HALF.step).astype(np.int64)[:, None, None] + np.arange(-_REACH_Y, _REACH_Y + 1)[:, None]
+        )
         columns = np.floor((x + 180) / HALF.step).astype(np.int64)[:, None, None] + np.arange(-_REACH_X, _REACH_X + 1)
         narrower = np.cos(np.radians(y))[:, None, None]
         up = (90 - HALF.step / 2 - HALF.step * rows) - y[:, None, None]

@@ -193,7 +193,7 @@ def _write_all(directory: Path, world: Carbon, span: tuple[str, str]) -> Iterato
 
 def _tasks(world: Carbon, span: tuple[str, str]) -> Iterator[tuple[str, Callable[[Path], object]]]:
     """Each file and what writes it, month by month, so that a month is made once."""
-    seen, grid = Covariates(world=world), world.grid
+    seen = Covariates(world=world)
     months = months_between(*span).tolist()
     known = list(range(months[0] - (MEMORY - 1), months[-1] + 1))
     yield "xco2.toml", lambda part: part.write_text(_settings())
@@ -207,9 +207,7 @@ def _tasks(world: Carbon, span: tuple[str, str]) -> Iterator[tuple[str, Callable
             write = partial(_write_month, seen=seen, month=month, raster=raster)
             yield f"{name}_{month_name(month)}.tif", partial(write, name=name)
     days = _days(months, world.size)
-    satellites = [
-        Satellite(world=world, instrument=one, density=DENSITY[world.size]) for one in INSTRUMENTS
-    ]
+    satellites = [Satellite(world=world, instrument=one, density=DENSITY[world.size]) for one in INSTRUMENTS]
     for day in days:
         for satellite in satellites:
             if int(day.astype("datetime64[M]").astype(np.int64)) >= satellite.instrument.first_month:
@@ -251,16 +249,16 @@ def _write_spectra(path: Path, spectra: _Network, number: int) -> None:
 
 def _settings() -> str:
     parts = [_HEAD]
-    for one in _ERA5:
-        parts.append(
-            f'[[covariates]]\nname = "{one.covariate}"\nfiles = "era5_monthly_*.nc"\nvariable = "{one.name}"\n'
-            f'units = "{one.units}"\nmonthly = true\n'
-        )
-    for name, raster in _MONTHLY.items():
-        parts.append(
-            f'[[covariates]]\nname = "{name}"\nfiles = "{name}_*.tif"\nunits = "{raster.units}"\nmonthly = true\n'
-            f'time = "{name}_{{year}}-{{month}}"\n{_MORE.get(name, "")}'
-        )
+    parts.extend(
+        f'[[covariates]]\nname = "{one.covariate}"\nfiles = "era5_monthly_*.nc"\nvariable = "{one.name}"\n'
+        f'units = "{one.units}"\nmonthly = true\n'
+        for one in _ERA5
+    )
+    parts.extend(
+        f'[[covariates]]\nname = "{name}"\nfiles = "{name}_*.tif"\nunits = "{raster.units}"\nmonthly = true\n'
+        f'time = "{name}_{{year}}-{{month}}"\n{_MORE.get(name, "")}'
+        for name, raster in _MONTHLY.items()
+    )
     parts.extend(
         f'[[covariates]]\nname = "{name}"\nfiles = "{name}.tif"\nunits = "{raster.units}"\n{_MORE.get(name, "")}'
         for name, raster in _FIXED.items()
@@ -359,5 +357,3 @@ def _packed(values: Field, one: _Era5) -> NDArray[np.int16]:
 def _eastward[Values: np.generic](values: NDArray[Values]) -> NDArray[Values]:
     """From -180..180 to 0..360."""
     return np.roll(values, values.shape[-1] // 2, axis=-1)
-
-

@@ -103,7 +103,7 @@ def _dimension(file: h5py.File, name: str, length: int) -> h5py.Dataset:
 
 def _variable(file: h5py.File, one: "_Variable") -> h5py.Dataset:
     values = np.ascontiguousarray(one.values)
-    fill = values.dtype.type(FILL if values.dtype.kind == "f" else np.iinfo(values.dtype).min)
+    fill = values.dtype.type(FILL) if values.dtype.kind == "f" else None
     held = file.create_dataset(
         one.name if one.group is None else f"{one.group}/{one.name}",
         data=values,
@@ -115,8 +115,8 @@ def _variable(file: h5py.File, one: "_Variable") -> h5py.Dataset:
     )
     held.attrs["units"] = np.bytes_(one.units)
     held.attrs["long_name"] = np.bytes_(one.long_name or one.name)
-    for key in ("_FillValue", "missing_value"):
-        held.attrs[key] = np.array([fill])
+    if fill is not None:
+        held.attrs["_FillValue"] = held.attrs["missing_value"] = np.array([fill])
     return held
 
 
@@ -189,19 +189,17 @@ def _variables(seen: Pass) -> Iterator[_Variable]:
     )
     corners = _corners(seen)
     for axis, name, units in ((0, "vertex_latitude", "degrees_north"), (1, "vertex_longitude", "degrees_east")):
-        yield _Variable(
-            name=name, values=corners[axis].astype(single), units=units, long_name=name, over=("vertices",)
-        )
-    for name, values, units, long_name in (
+        yield _Variable(name=name, values=corners[axis].astype(single), units=units, long_name=name, over=("vertices",))
+    for name, levels, units, long_name in (
         ("pressure_levels", np.round(seen.pressure, 1)[:, None] * _SIGMA, "hPa", "Pressure_Levels"),
         ("pressure_weight", np.broadcast_to(_WEIGHTS, profile.shape), "none", "Pressure Weighting Function"),
         ("xco2_averaging_kernel", averaging_kernel(np.round(mass, 1)), "none", "XCO2 Column Averaging Kernel"),
         ("co2_profile_apriori", profile, "ppm", "CO2 Apriori Profile"),
     ):
-        yield _Variable(name=name, values=values.astype(single), units=units, long_name=long_name, over=("levels",))
-    for group, name, values, units in (
+        yield _Variable(name=name, values=levels.astype(single), units=units, long_name=long_name, over=("levels",))
+    for group, name, held, units in (
         ("Sounding", "operation_mode", np.where(seen.mode == 0, 0, 1).astype(np.int8), "0=Nadir, 1=Glint, 2=Target"),
-        ("Sounding", "land_water_indicator", np.where(seen.mode < 2, 0, 1).astype(np.int8), "0=Land, 1=Water"),  # noqa: PLR2004
+        ("Sounding", "land_water_indicator", np.where(seen.mode < 2, 0, 1).astype(np.int8), "0=Land, 1=Water"),
         ("Sounding", "footprint", seen.footprint.astype(np.int8), "none"),
         ("Sounding", "orbit", seen.orbit.astype(np.int32), "none"),
         ("Sounding", "altitude", seen.altitude.astype(single), "meters"),
@@ -212,7 +210,7 @@ def _variables(seen: Pass) -> Iterator[_Variable]:
         ("Meteorology", "windspeed_u_met", seen.wind[:, 0].astype(single), "m s-1"),
         ("Meteorology", "windspeed_v_met", seen.wind[:, 1].astype(single), "m s-1"),
     ):
-        yield _Variable(name=name, values=values, units=units, long_name=name, group=group)
+        yield _Variable(name=name, values=held, units=units, long_name=name, group=group)
 
 
 def _date(moment: NDArray[np.float64], tenth: NDArray[np.int64]) -> NDArray[np.int16]:

@@ -63,7 +63,7 @@ class Orbit:
         return time, latitude, wrapped(longitude)
 
 
-OCO2_ORBIT = Orbit(inclination=98.2, period=16 * DAY / 233, turn=360.0, first_node=(13.5 - 0) * 15)
+OCO2_ORBIT = Orbit(inclination=98.2, period=16 * DAY / 233, turn=360.0, first_node=13.5 * 15)
 """Its plane turns with the sun, so the Earth turns once a day below it, and noon stays where it is."""
 
 OCO3_ORBIT = Orbit(inclination=51.64, period=5559.0, turn=360.9856 + 4.99, first_node=20.0)
@@ -94,7 +94,9 @@ def heading_of(latitude: NDArray[np.float64], longitude: NDArray[np.float64]) ->
     return heading
 
 
-def sun_zenith(time: NDArray[np.float64], latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> NDArray[np.float64]:
+def sun_zenith(
+    time: NDArray[np.float64], latitude: NDArray[np.float64], longitude: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """The sun's zenith angle, degrees, ``(n,)``; the equation of time is left out.
 
     Declination by Cooper (1969), as in ``earth.noon_sun``.

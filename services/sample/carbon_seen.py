@@ -82,7 +82,7 @@ class Covariates:
         return seen | self.fixed(*place)
 
     def fixed(self, grid: Grid | None = None, window: Window | None = None) -> dict[str, Field]:
-        """What stays: ``land_fraction`` (1), ``elevation`` (m), ``population`` (of the cell), ``land_cover`` (class)."""
+        """What stays: ``land_fraction`` (1), ``elevation`` (m), ``population`` (of the cell), ``land_cover``."""
         made = self._fixed((grid or self.world.grid, window))
         return {name: made[name] for name in ("land_fraction", "elevation", "population", "land_cover")}
 
@@ -125,7 +125,7 @@ class Covariates:
         return Recent(self._make_inventory, count=4)
 
     def _make_inventory(self, place: _Place) -> Field:
-        """t of carbon a month in each cell, the mean of 2018."""
+        """Tonnes of carbon a month in each cell, the mean of 2018."""
 
         def towns(longitudes: NDArray[np.float64], latitudes: NDArray[np.float64]) -> dict[str, Field]:
             return {"towns": QUARTER.at(self.world.emissions.diffuse, longitudes, latitudes)}

@@ -156,8 +156,7 @@ class Satellite:
         step = self.instrument.spacing / self.density
         shares = np.arange(-0.25, 0.75, step / self.instrument.orbit.period)
         columns = [
-            self._orbit(number, shares, start)
-            for number in self.instrument.orbit.starting(start, start + DAY).tolist()
+            self._orbit(number, shares, start) for number in self.instrument.orbit.starting(start, start + DAY).tolist()
         ]
         joined = {name: np.concatenate([one[name] for one in columns]) for name in columns[0]}
         return self._seen(joined, day)
@@ -217,9 +216,9 @@ class Satellite:
             footprint=frames["footprint"].astype(np.int64),
             mode=mode,
             view_zenith=view,
-            altitude=np.where(
-                mode < 2, self.world.weather.earth.elevation[_quarter(latitude, longitude)], 0
-            ).astype(np.float64),
+            altitude=np.where(mode < 2, self.world.weather.earth.elevation[_quarter(latitude, longitude)], 0).astype(
+                np.float64
+            ),
             pressure=GLOBE.at_points(sky.pressure, longitude, latitude).astype(np.float64) / 100,
             wind=np.stack([GLOBE.at_points(one, longitude, latitude) for one in (sky.east, sky.north)], axis=1).astype(
                 np.float64
@@ -234,7 +233,9 @@ class Satellite:
     def _land(self) -> NDArray[np.bool_]:
         return self.world.weather.earth.land
 
-    def _gap(self, latitude: NDArray[np.float64], longitude: NDArray[np.float64], day: np.datetime64) -> NDArray[np.float64]:
+    def _gap(
+        self, latitude: NDArray[np.float64], longitude: NDArray[np.float64], day: np.datetime64
+    ) -> NDArray[np.float64]:
         """How far from clouds, in standard deviations of their field; below 0 in them.
 
         Clouds are smooth over some 300 km, other ones each day, and more where the month is cloudy.
@@ -255,7 +256,9 @@ def airmass(sun_zenith: NDArray[np.float64], view_zenith: NDArray[np.float64]) -
     return mass
 
 
-def _quarter(latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _quarter(
+    latitude: NDArray[np.float64], longitude: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The cells of ``QUARTER`` that hold places."""
     row = np.clip((90 - latitude) / QUARTER.step, 0, QUARTER.height - 1).astype(np.int64)
     return row, ((longitude + 180) / QUARTER.step).astype(np.int64) % QUARTER.width

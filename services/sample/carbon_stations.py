@@ -258,7 +258,7 @@ def _variables(spectra: Spectra) -> Iterator[tuple[str, tuple[str, ...], NDArray
         np.zeros(len(spectra.time), dtype=np.int8),
         {
             "flag_values": np.array([-2, -1, 0, 1, 2], dtype=np.int8),
-            "flag_meanings": "clamped_to_min extrapolated_below interpolated_normally extrapolated_above clamped_to_max",
+            "flag_meanings": "clamped_to_min extrapolated_below interpolated extrapolated_above clamped_to_max",
         },
     )
     for name, axis, values, attributes in (

@@ -130,7 +130,9 @@ class Weather:
         phase = month_phase(np.datetime64(month, "M"))
         year = np.cos(2 * np.pi * (phase - 0.54))
         warm, dry, rain, pressure, east, north, clouds = (self.departure(name, month) for name in _MEMORY)
-        recent = sum((self.departure("rain", month - late) for late in range(3)), np.float32(0)) / np.float32(np.sqrt(3))
+        recent = sum((self.departure("rain", month - late) for late in range(3)), np.float32(0)) / np.float32(
+            np.sqrt(3)
+        )
 
         temperature = normal_temperature(latitudes, phase, self._continent, self.elevation)
         temperature = temperature + (1.2 + 1.3 * np.abs(sine)) * warm

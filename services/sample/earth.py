@@ -168,7 +168,12 @@ class Earth:
 
     def _wetness(self, month: np.datetime64, phase: float) -> Field:
         """0..1: wet where the sun stands high and in mid-latitudes, dry around 25 degrees."""
-        wet = 0.06 + 0.72 * wet_belts(LATITUDES, phase)[:, None] + 0.13 * self._wet_places + 0.04 * self._weather("wetness", month)
+        wet = (
+            0.06
+            + 0.72 * wet_belts(LATITUDES, phase)[:, None]
+            + 0.13 * self._wet_places
+            + 0.04 * self._weather("wetness", month)
+        )
         clipped: Field = np.clip(wet, 0.01, 1).astype(np.float32)
         return clipped
 
@@ -266,9 +271,7 @@ def normal_temperature(
 def wet_belts(latitudes: NDArray[np.float64], phase: float) -> NDArray[np.float64]:
     """Where the rain falls, 0..1 by latitude: under the high sun and in mid-latitudes."""
     follow = latitudes - 8 * np.sin(2 * np.pi * (phase - 0.3))
-    belts: NDArray[np.float64] = np.exp(-((follow / 11) ** 2)) + 0.75 * np.exp(
-        -(((np.abs(latitudes) - 54) / 15) ** 2)
-    )
+    belts: NDArray[np.float64] = np.exp(-((follow / 11) ** 2)) + 0.75 * np.exp(-(((np.abs(latitudes) - 54) / 15) ** 2))
     return belts
 
 

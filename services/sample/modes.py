@@ -1,7 +1,7 @@
 """Weather of the sample Earth as few smooth patterns, each with a number a month.
 
-A field of a month is a sum of patterns on a lattice (0.25 degree for the groundwater), linear between its points. So a month is cheap at
-any resolution, a mean over months is exact, and no month depends on which others are made.
+A field of a month is a sum of patterns on a lattice (0.25 degree for the groundwater), linear between its points. So a
+month is cheap at any resolution, a mean over months is exact, and no month depends on which others are made.
 """
 
 from dataclasses import dataclass
