@@ -165,6 +165,12 @@ class Cells:
             block=(months * wide + north) * wide + np.floor(column * degrees / BLOCK).astype(np.int64),
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence["Cells"]) -> "Cells":
+        """Those of several parts, which share no cell of a month."""
+        columns = ("cell", "group", "mean", "error", "count", "block")
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in columns})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:

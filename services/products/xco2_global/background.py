@@ -60,17 +60,17 @@ class Background:
     inputs: Inputs
 
     def field(self, month: int, grid: Grid, window: Window) -> Values:
-        """ppm in the cells of a window, ``(y, x)``; NaN where the columns of its kind have none."""
+        """Parts per million in the cells of a window, ``(y, x)``; NaN where the columns of its kind have none."""
         if self.fitted.kind == "carbontracker":
             return self._columns(month, grid, window)
         latitude = grid.latitudes[window.rows]
-        rows = _zonal(self.fitted, np.full(latitude.shape, month), latitude, self._series) @ self._coefficients
+        rows = _zonal(self.fitted, np.full(latitude.shape, month), latitude, self.series) @ self._coefficients
         return np.broadcast_to(rows[:, np.newaxis], window.shape).copy()
 
     def at(self, months: NDArray[np.integer[Any]], rows: NDArray[Any], columns: NDArray[Any], grid: Grid) -> Values:
-        """ppm in cells, one a row of the arguments."""
+        """Parts per million in cells, one a row of the arguments."""
         if self.fitted.kind != "carbontracker":
-            return _zonal(self.fitted, months, grid.latitudes[rows], self._series) @ self._coefficients
+            return _zonal(self.fitted, months, grid.latitudes[rows], self.series) @ self._coefficients
         found = np.full(len(months), np.nan)
         whole = Window(row=0, column=0, height=grid.height, width=grid.width)
         for month in np.unique(months):
@@ -84,10 +84,12 @@ class Background:
 
     def _columns(self, month: int, grid: Grid, window: Window) -> Values:
         if self.inputs.columns is None:
-            raise ModelRefused(f"the model's background is CarbonTracker's columns, and {self.inputs.directory} has none")
+            raise ModelRefused(
+                f"the model's background is CarbonTracker's columns, and {self.inputs.directory} has none"
+            )
         return self.inputs.columns.read(month, grid, window).astype(np.float64) + self.fitted.coefficients[0]
 
-    def _series(self, months: NDArray[np.integer[Any]]) -> Values:
+    def series(self, months: NDArray[np.integer[Any]]) -> Values:
         if self.inputs.mauna_loa is None:
             raise ModelRefused(f"the model's background is Mauna Loa's series, and {self.inputs.directory} has none")
         monthly = self.inputs.mauna_loa
@@ -141,7 +143,7 @@ def fit(
         left = departures[known] - coefficients[0]
         weights = weights[known]
     else:
-        design = _zonal(blank, months, grid.latitudes[rows], empty._series)
+        design = _zonal(blank, months, grid.latitudes[rows], empty.series)
         coefficients = _solved(design, values, weights)
         left = values - design @ coefficients
     told = blank.model_copy(

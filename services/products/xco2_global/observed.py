@@ -8,8 +8,8 @@ import json
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,9 @@ class Observed:
             with np.load(path) as held:
                 return Cells(month=month, **{name: held[name] for name in _ARRAYS})
         except (OSError, ValueError, KeyError) as error:
-            raise InputRefused(f"{path} cannot be read ({error}); delete {self.directory}, and it is made anew") from None
+            raise InputRefused(
+                f"{path} cannot be read ({error}); delete {self.directory}, and it is made anew"
+            ) from None
 
     def window(self, month: int, window: Window) -> Cells:
         """Those that lie in a window, with rows and columns of it."""
@@ -96,7 +98,9 @@ class Observed:
         try:
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise InputRefused(f"{path} cannot be read ({error}); delete {self.directory}, and it is made anew") from None
+            raise InputRefused(
+                f"{path} cannot be read ({error}); delete {self.directory}, and it is made anew"
+            ) from None
         return found
 
 
@@ -180,7 +184,7 @@ def _estimated(meetings: list[Meetings]) -> Offsets | None:
 def _gridded(
     soundings: Lite, gridding: Gridding, offsets: Offsets | None, part: Path, month: int
 ) -> tuple[int, int, int]:
-    def batches() -> Any:
+    def batches() -> Iterator[Soundings]:
         for batch in soundings.read_month(month):
             yield batch if offsets is None else _without(batch, offsets)
 
@@ -194,8 +198,6 @@ def _gridded(
 
 
 def _without(batch: Soundings, offsets: Offsets) -> Soundings:
-    from dataclasses import replace
-
     return replace(batch, xco2=offsets.subtract(batch.xco2, batch.group(), leave_unconnected=True))
 
 

@@ -1,0 +1,193 @@
+"""How the product is computed: background, what the network says of the departure, and the soundings of the cell."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.xco2_global import DIRECTORY
+from models.xco2_global.signature import MONTHS
+from services.core import layout
+from services.core.errors import ModelRefused
+from services.core.grid import Window
+from services.core.product import Product
+from services.core.time_axis import TimeAxis
+from services.pipeline.recipe import Each, Input
+from services.products.xco2_global.covariates import ABSENT, sequences
+from services.products.xco2_global.declaration import (
+    INFERRED,
+    MISSING,
+    OBSERVATIONS,
+    PRODUCT,
+    UNCERTAINTY,
+    XCO2,
+)
+from services.products.xco2_global.inputs import PLACE_AND_SEASON, Inputs
+from services.products.xco2_global.network import NAME, Network
+from services.products.xco2_global.observed import Observed, prepare
+
+HELD_BYTES = 256 << 20
+"""Of the sequences that are held at a time; reading them takes about as much again."""
+
+type Values = NDArray[np.float64]
+
+
+def open_recipe(inputs: Path, models: Path | None = None) -> "Xco2":
+    """Check the inputs and the model.
+
+    Args:
+        inputs: directory with xco2.toml.
+        models: what ``cenote export xco2_global`` wrote; None: the one shipped for the sample Earth, and for its inputs
+            only.
+
+    Raises:
+        InputRefused: if an input does not hold; names file and fact.
+        ModelRefused: if there is no model, or it does not hold, or was made for other covariates.
+    """
+    found = Inputs.find(inputs).hashed()
+    if models is None and not found.settings.synthetic:
+        raise ModelRefused(
+            f"no model is shipped for {inputs}: `cenote train xco2_global` and `cenote export xco2_global` make one, and "
+            "--models names its directory"
+        )
+    return Xco2(source=found, network=Network.open((models or DIRECTORY).resolve(), found.settings.features))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Xco2:
+    """The recipe."""
+
+    source: Inputs
+    network: Network
+
+    @cached_property
+    def product(self) -> Product:
+        """The declaration, on the grid of the settings; synthetic where the inputs are."""
+        scale, grid = self.source.soundings.scale, self.source.settings.grid
+        quantities = tuple(
+            replace(one, attributes={**one.attributes, "co2_scale": scale}) if one.units == XCO2.units else one
+            for one in PRODUCT.quantities
+        )
+        found = replace(PRODUCT, grid=grid, quantities=quantities)
+        if grid != PRODUCT.grid:
+            found = replace(found, title=f"XCO2, global, {float(grid.step_x):g} degree, monthly")
+        if not self.source.settings.synthetic:
+            return found
+        return replace(found, title=f"{found.title} (synthetic)", synthetic=True, license="CC0-1.0")
+
+    def periods(self) -> TimeAxis:
+        """The months that the covariates reach, with eleven before them."""
+        return self.source.periods
+
+    def inputs(self) -> tuple[Input, ...]:
+        """Every file, by name, and the background of the model."""
+        return (*self.source.digests, self.network.document)
+
+    def models(self) -> Mapping[str, str]:
+        """The network."""
+        return {NAME: self.network.digest}
+
+    def model_directories(self) -> Mapping[str, Path]:
+        """Where it lies."""
+        return {NAME: self.network.directory}
+
+    def facts(self) -> Mapping[str, Any]:
+        """What decides the values besides inputs and the model."""
+        settings = self.source.settings
+        return {
+            "synthetic": settings.synthetic,
+            "co2_scale": self.source.soundings.scale,
+            "soundings": self.source.soundings.lines(),
+            "background": json.loads(self.network.fitted.model_dump_json()),
+            "features": settings.features,
+            "settings": json.loads(layout.canonical(settings.model_dump(mode="json"))),
+        }
+
+    def prepare(self, each: Each, note: Callable[[str], None]) -> None:
+        """Make the cells of the soundings, unless they are there."""
+        prepare(self.source, each, note)
+
+    def check_inputs(self) -> None:
+        """Look at every file once more."""
+        self.source.check_unchanged()
+
+    def compute(self, periods: TimeAxis, window: Window) -> dict[str, NDArray[Any]]:
+        """Stored values ``(time, y, x)``; a strip of rows of a month at a time is in memory.
+
+        Raises:
+            InputRefused: if a file is no longer what it was.
+            ModelRefused: if the model is not the one that was planned with.
+        """
+        stored = {
+            one.name: np.full((len(periods), *window.shape), one.fill, dtype=one.dtype) for one in PRODUCT.quantities
+        }
+        for position, month in enumerate(periods.starts):
+            for first, strip in self._strips(window):
+                for name, values in self._strip(month, strip).items():
+                    stored[name][position, first : first + strip.height] = values
+        return stored
+
+    def _strips(self, window: Window) -> Iterator[tuple[int, Window]]:
+        row_bytes = 4 * window.width * MONTHS * len(self.source.settings.features)
+        height = max(HELD_BYTES // row_bytes, 1)
+        for first in range(0, window.height, height):
+            yield (
+                first,
+                replace(window, row=window.row + first, height=min(height, window.height - first)),
+            )
+
+    def _strip(self, month: int, window: Window) -> dict[str, NDArray[Any]]:
+        grid = self.source.settings.grid
+        asked = sequences(self.source, month, window)
+        of_files = asked[..., : -len(PLACE_AND_SEASON)]
+        absent = np.isnan(of_files).mean(axis=(1, 2)).reshape(window.shape) > ABSENT
+        departure, spread = (part.reshape(window.shape) for part in self.network.ask(asked))
+        values = self.network.background(self.source).field(month, grid, window) + departure
+        cells = self._observed.window(month, window)
+        count = np.zeros(window.shape)
+        count[cells.row, cells.column] = cells.count
+        if self.source.settings.combine:
+            values, spread = combined(values, spread, (cells.row, cells.column), cells.xco2, cells.error)
+        gone = np.where(np.isnan(values), np.nan, 0.0)
+        layers: dict[str, NDArray[Any]] = {
+            XCO2.name: values,
+            UNCERTAINTY.name: spread,
+            OBSERVATIONS.name: np.minimum(count, 65534),
+            INFERRED.name: (count == 0).astype(np.float64),
+            MISSING.name: absent.astype(np.float64),
+        }
+        return {one.name: one.pack(layers[one.name] + gone) for one in PRODUCT.quantities}
+
+    @cached_property
+    def _observed(self) -> Observed:
+        return Observed.of(self.source)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def combined(
+    values: Values, spread: Values, places: tuple[NDArray[Any], NDArray[Any]], seen: Values, error: Values
+) -> tuple[Values, Values]:
+    """What a model and independent observations of some cells say together, weighted by their inverse variances.
+
+    Args:
+        values: the model's, ``(y, x)``.
+        spread: their standard deviation, ``(y, x)``.
+        places: rows and columns of cells that were seen, ``(cell,)`` each.
+        seen: their means, ``(cell,)``.
+        error: standard error of these, ``(cell,)``.
+
+    Returns:
+        Values and standard deviations, ``(y, x)``; in cells that were not seen those given.
+    """
+    share = spread[places] ** 2 / (spread[places] ** 2 + error**2)
+    values, deviation = values.copy(), spread.copy()
+    values[places] += share * (seen - values[places])
+    deviation[places] *= np.sqrt(1 - share)
+    return values, deviation

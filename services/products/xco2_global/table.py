@@ -1,0 +1,191 @@
+"""The table that the network learns from: cells with soundings, and their covariates over all months."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.xco2_global.signature import MONTHS
+from models.xco2_global.table import Covariate, SequenceTable, create_values, make_rows
+from services.core.errors import InputRefused
+from services.core.grid import Window
+from services.pipeline.recipe import Each
+from services.products.xco2_global.background import Background, fit
+from services.products.xco2_global.covariates import Floats, series
+from services.products.xco2_global.inputs import Inputs
+from services.products.xco2_global.observed import Observed
+from services.validation import folds
+
+type Note = Callable[[str], None]
+
+GROUPS = 10
+"""Into which blocks of BLOCK degrees and BLOCK_MONTHS months are dealt: one stops the training, one is for scores."""
+
+STOPPING, SCORED = 0, 1
+"""The groups of the one and the other."""
+
+BLOCK, BLOCK_MONTHS = 10.0, 1
+"""Degrees and months of a block that is held out as a whole, as haohuresearch/XCO2_reconstruction does."""
+
+HELD_BYTES = 128 << 20
+"""Of the features of a block of cells that is read at a time, 4 bytes each."""
+
+FIRST_ERROR = 1.0
+"""ppm by which cells depart from the background, for the weights of its fit (our choice)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """Cells with soundings that have a twelve months' sequence; all arrays are ``(cell,)``."""
+
+    month: NDArray[np.int64]
+    row: NDArray[np.int64]
+    column: NDArray[np.int64]
+    xco2: NDArray[np.float64]
+    error: NDArray[np.float64]
+    group: NDArray[np.int64]
+    """0..GROUPS-1, whole blocks of place and time together."""
+
+    def __len__(self) -> int:
+        return len(self.month)
+
+
+def seen(inputs: Inputs, observed: Observed, seed: int) -> Seen:
+    """All cells with soundings in the months that the covariates reach, dealt to groups.
+
+    Raises:
+        InputRefused: if there are none, or too few blocks.
+    """
+    grid = inputs.settings.grid
+    periods = set(inputs.periods.starts)
+    parts = [observed.cells(month) for month in observed.months if month in periods]
+    if not parts or not sum(len(part) for part in parts):
+        raise InputRefused(f"{inputs.directory}: no month has both soundings and twelve months of all covariates")
+    month = np.concatenate([np.full(len(part), part.month) for part in parts]).astype(np.int64)
+    row, column = (
+        np.concatenate([getattr(part, name) for part in parts]).astype(np.int64) for name in ("row", "column")
+    )
+    longitude, latitude = grid.longitudes[column], grid.latitudes[row]
+    labels = folds.space_time(longitude, latitude, month, BLOCK, BLOCK_MONTHS)
+    return Seen(
+        month=month,
+        row=row,
+        column=column,
+        xco2=np.concatenate([part.xco2 for part in parts]),
+        error=np.concatenate([part.error for part in parts]),
+        group=folds.dealt(labels, GROUPS, seed),
+    )
+
+
+def fitted(inputs: Inputs, cells: Seen) -> Background:
+    """The background, fitted to the cells that the network learns from."""
+    learned = (cells.group != STOPPING) & (cells.group != SCORED)
+    weights = 1 / (FIRST_ERROR**2 + cells.error[learned] ** 2)
+    return fit(inputs, cells.month[learned], cells.row[learned], cells.column[learned], cells.xco2[learned], weights)
+
+
+def tabulate(
+    inputs: Inputs, cells: Seen, background: Background, directory: Path, seed: int, each: Each, note: Note
+) -> SequenceTable:
+    """Write the table: departures from the background of cells drawn evenly, and the covariates of these.
+
+    Args:
+        inputs: hashed.
+        cells: all that there are.
+        background: whose departures are learned.
+        directory: of the table; made if it is not there.
+        seed: of what is drawn where there are more cells than ``training.rows``.
+        each: reads blocks of the covariates.
+        note: told how far it is.
+    """
+    settings, grid = inputs.settings, inputs.settings.grid
+    target = cells.xco2 - background.at(cells.month, cells.row, cells.column, grid)
+    usable = np.flatnonzero(~np.isnan(target))
+    if len(usable) > settings.training.rows:
+        usable = np.sort(np.random.default_rng(seed).choice(usable, settings.training.rows, replace=False))
+    places, cell = np.unique(cells.row[usable] * grid.width + cells.column[usable], return_inverse=True)
+    months = range(int(cells.month[usable].min()) - MONTHS + 1, int(cells.month[usable].max()) + 1)
+    values = create_values(directory, len(places), len(months), len(settings.features))
+    blocks = list(_blocks(inputs, places, len(months)))
+    work = partial(_read, inputs, months)
+    for number, (numbers, found) in enumerate(each(work, blocks), 1):
+        values[numbers] = found
+        note(f"covariates: {number} of {len(blocks)} blocks of cells read")
+    values.flush()
+    names = {one.name: one for one in settings.covariates}
+    table = SequenceTable(
+        description=(
+            f"departures of {len(usable)} cells' monthly means from the {background.fitted.kind} background, "
+            f"{np.datetime64(months[MONTHS - 1], 'M')} to {np.datetime64(months[-1], 'M')}"
+        ),
+        synthetic=settings.synthetic,
+        covariates=tuple(
+            Covariate(name=name, units=units, long_name=_long_name(name, names))
+            for name, units in settings.features.items()
+        ),
+        first_month=months[0],
+        values=values,
+        rows=make_rows(
+            {
+                "cell": cell,
+                "month": cells.month[usable],
+                "target": target[usable],
+                "error": cells.error[usable],
+                "group": cells.group[usable],
+            }
+        ),
+        where=str(directory),
+    )
+    table.write(directory)
+    return table
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Block:
+    window: Window
+    numbers: NDArray[np.int64]
+    """Of its cells in the table."""
+
+    places: NDArray[np.int64]
+    """Of the same in the window, row by row."""
+
+
+def _blocks(inputs: Inputs, places: NDArray[np.int64], months: int) -> Iterator[_Block]:
+    grid = inputs.settings.grid
+    row, column = places // grid.width, places % grid.width
+    most = max(HELD_BYTES // (4 * months * len(inputs.settings.features)), 1)
+    height = max(int(np.sqrt(most)), 1)
+    width = max(most // height, 1)
+    label = (row // height) * (grid.width // width + 1) + column // width
+    order = np.argsort(label, kind="stable")
+    for numbers in np.split(order, np.flatnonzero(np.diff(label[order])) + 1):
+        rows, columns = row[numbers], column[numbers]
+        window = Window(
+            row=int(rows.min()),
+            column=int(columns.min()),
+            height=int(np.ptp(rows)) + 1,
+            width=int(np.ptp(columns)) + 1,
+        )
+        inside = (rows - window.row) * window.width + columns - window.column
+        yield _Block(window=window, numbers=numbers, places=inside)
+
+
+def _read(inputs: Inputs, months: range, block: _Block) -> tuple[NDArray[np.int64], Floats]:
+    return block.numbers, series(inputs, months, block.window)[block.places]
+
+
+def _long_name(name: str, covariates: dict[str, Any]) -> str:
+    told = {
+        "sphere_x": "cosine of latitude times cosine of longitude",
+        "sphere_y": "cosine of latitude times sine of longitude",
+        "sphere_z": "sine of latitude",
+        "season_sin": "sine of the month's place in the year",
+        "season_cos": "cosine of the month's place in the year",
+    }
+    if name in told:
+        return told[name]
+    return f"{name}, as xco2.toml names it" if name in covariates else f"share of the class in {name}"
