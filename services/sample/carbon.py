@@ -321,5 +321,5 @@ def month_and_share(time: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArr
     """Months since 1970-01 of moments in s since 1970-01-01, and what share of the month is over, each ``(n,)``."""
     months = np.floor(time).astype("datetime64[s]").astype("datetime64[M]")
     starts = months.astype("datetime64[s]").astype(np.int64)
-    ends = (months + 1).astype("datetime64[s]").astype(np.int64)
+    ends = (months + np.timedelta64(1, "M")).astype("datetime64[s]").astype(np.int64)
     return months.astype(np.int64), (time - starts) / (ends - starts)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from services.sample.carbon import Carbon
+from services.sample.carbon_files import write_carbon
 from services.sample.earth import Earth
 from services.sample.groundwater import Groundwater
 from services.sample.groundwater_files import write_groundwater
@@ -50,3 +52,15 @@ def seen(world: Groundwater) -> Seen:
 def groundwater(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its inputs with four months of predictors, which no test may change."""
     return write_groundwater(tmp_path_factory.mktemp("groundwater") / "inputs", "small", months=MONTHS)
+
+
+@pytest.fixture(scope="session")
+def carbon() -> Carbon:
+    """The true XCO2 of the study size."""
+    return Carbon("study")
+
+
+@pytest.fixture(scope="session")
+def carbon_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its inputs of two months, small, which no test may change."""
+    return write_carbon(tmp_path_factory.mktemp("carbon") / "inputs", "small", months=("2020-01", "2020-02"))
