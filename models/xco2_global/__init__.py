@@ -1,5 +1,4 @@
-"""The attention network of global XCO2: sequences in, departures and their spread out; ``sample/`` is for the sample
-Earth."""
+"""The attention network of global XCO2: sequences in, departures and their spread out; ``sample/`` holds one."""
 
 from pathlib import Path
 

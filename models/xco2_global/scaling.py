@@ -75,6 +75,8 @@ def measure(table: SequenceTable, rows: NDArray[np.integer[Any]]) -> tuple[list[
     features = _described(table, low, high)
     # one that hardly varies in the table would blow up whatever differs from it later
     least = np.array([(feature.valid_max - feature.valid_min) / 100 for feature in features])
+    # one that never varies counts as its one value whatever it is: nothing is left to scale
+    deviation = np.where(low == high, 1.0, np.maximum(deviation, least))
     target = table.rows["target"][rows].astype(np.float64)
     if target.min() == target.max():
         raise TableRefused(f"{table.where}: the target is {target[0]:g} in each of {len(rows)} rows: nothing to learn")
@@ -82,7 +84,7 @@ def measure(table: SequenceTable, rows: NDArray[np.integer[Any]]) -> tuple[list[
     centre = float(np.average(target, weights=weight))
     return features, Scaling(
         mean=(mean + (0.0 if shift is None else shift)).astype(np.float32),
-        deviation=np.maximum(deviation, least).astype(np.float32),
+        deviation=deviation.astype(np.float32),
         target_mean=centre,
         target_deviation=math.sqrt(float(np.average((target - centre) ** 2, weights=weight))),
     )

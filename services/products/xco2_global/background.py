@@ -90,6 +90,7 @@ class Background:
         return self.inputs.columns.read(month, grid, window).astype(np.float64) + self.fitted.coefficients[0]
 
     def series(self, months: NDArray[np.integer[Any]]) -> Values:
+        """Mean of the twelve months at Mauna Loa that end with each month, ppm."""
         if self.inputs.mauna_loa is None:
             raise ModelRefused(f"the model's background is Mauna Loa's series, and {self.inputs.directory} has none")
         monthly = self.inputs.mauna_loa

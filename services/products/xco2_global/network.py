@@ -52,8 +52,8 @@ class Network:
             card = Predictor.open(directory).card
         except OSError as error:
             raise ModelRefused(
-                f"{place} cannot be read ({error.strerror}): `cenote train xco2_global` and `cenote export xco2_global` "
-                "make it"
+                f"{place} cannot be read ({error.strerror}): `cenote train xco2_global` and `cenote export "
+                "xco2_global` make it"
             ) from None
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]

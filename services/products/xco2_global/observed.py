@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from services.core import layout
 from services.core.errors import InputRefused
@@ -70,10 +69,10 @@ class Observed:
     def cells(self, month: int) -> Cells:
         """The cells of a month; none where there are no Lite files of it."""
         if month not in self.months:
-            nothing: dict[str, NDArray[Any]] = {name: np.zeros(0) for name in _ARRAYS}
-            for name in ("row", "column", "count", "overpasses"):
-                nothing[name] = np.zeros(0, dtype=np.int32)
-            return Cells(month=month, **nothing)
+            whole, real = np.zeros(0, np.int32), np.zeros(0)
+            return Cells(
+                month=month, row=whole, column=whole, xco2=real, count=whole, overpasses=whole, std=real, error=real
+            )
         path = self.directory / _file(month)
         try:
             with np.load(path) as held:

@@ -52,8 +52,8 @@ def open_recipe(inputs: Path, models: Path | None = None) -> "Xco2":
     found = Inputs.find(inputs).hashed()
     if models is None and not found.settings.synthetic:
         raise ModelRefused(
-            f"no model is shipped for {inputs}: `cenote train xco2_global` and `cenote export xco2_global` make one, and "
-            "--models names its directory"
+            f"no model is shipped for {inputs}: `cenote train xco2_global` and `cenote export xco2_global` make one, "
+            "and --models names its directory"
         )
     return Xco2(source=found, network=Network.open((models or DIRECTORY).resolve(), found.settings.features))
 

@@ -17,8 +17,9 @@ from services.products.xco2_global.background import Fitted
 from services.products.xco2_global.inputs import Inputs
 from services.products.xco2_global.network import BACKGROUND_FILE
 from services.products.xco2_global.observed import prepare
-from services.products.xco2_global.table import BLOCK, SCORED, STOPPING, Floats, fitted, seen, tabulate
+from services.products.xco2_global.table import BLOCK, SCORED, STOPPING, fitted, seen, tabulate
 
+type Floats = NDArray[np.float32]
 type Note = Callable[[str], None]
 
 TABLE, SCORES = "table", "scores.json"
