@@ -179,7 +179,7 @@ def as_svg(pairs: Pairs) -> str:
     width, height, left, reach = 760, 62, 46, 5.0
     first, last = int(pairs.day.min()), int(pairs.day.max())
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height * len(names) + 40}" font-size="11">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height * len(names) + 56}" font-size="11">',
         '<rect width="100%" height="100%" fill="white"/>',
     ]
 
@@ -208,7 +208,7 @@ def as_svg(pairs: Pairs) -> str:
             parts.append(f'<line x1="{across(day):.0f}" x2="{across(day):.0f}" y1="8" y2="{foot - 14}" stroke="#bbb"/>')
             parts.append(f'<text x="{across(day) - 12:.0f}" y="{foot}">{year}</text>')
     parts.append(
-        f'<text x="{left}" y="{foot}">map - TCCON, rows of +-{reach:g} ppm; grey: 95 % by the map</text></svg>'
+        f'<text x="{left}" y="{foot + 18}">map - TCCON, rows of +-{reach:g} ppm; grey: 95 % by the map</text></svg>'
     )
     return "\n".join(parts) + "\n"
 
