@@ -52,6 +52,10 @@ bench-full: .venv/.dev ## the same with longer rounds and more of them, under 45
 bench-layouts: .venv/.dev ## chunks, shards, codecs, packing, levels, blocks against others, in memory, under 10 minutes  [ARGS=]
 	$(BIN)/python -m tests.bench.layouts $(ARGS)
 
+.PHONY: study-frk
+study-frk: .venv/.dev ## a published map of XCO2 against eight real TCCON stations, into infra/reports/; seconds, needs the real files
+	$(BIN)/python -m tests.products.xco2_global.frk_study
+
 .PHONY: soak-memory
 soak-memory: .venv/.dev ## random requests of every kind for an hour: does a server keep its bound?  [ARGS='--minutes 10']
 	$(BIN)/python -m tests.tiler.load $(ARGS)

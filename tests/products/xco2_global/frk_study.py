@@ -27,6 +27,7 @@ from services.validation.colocation import daily
 
 ROOT = Path(__file__).resolve().parents[3]
 REPORT = ROOT / "infra" / "reports" / "xco2_frk.json"
+PICTURE = REPORT.with_suffix(".svg")
 
 TCCON = "xco2/tccon_ggg2014_csv"
 FRK = "xco2/oco2_v8r_frk_l3_at_tccon"
@@ -172,10 +173,51 @@ def as_markdown(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def as_svg(pairs: Pairs) -> str:
+    """Map minus TCCON, a point a day, a row a station; grey is the map's own 95 % interval about the line of 0."""
+    names = np.unique(pairs.station).tolist()
+    width, height, left, reach = 760, 62, 46, 5.0
+    first, last = int(pairs.day.min()), int(pairs.day.max())
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height * len(names) + 56}" font-size="11">',
+        '<rect width="100%" height="100%" fill="white"/>',
+    ]
+
+    def across(day: int) -> float:
+        return left + (width - left - 10) * (day - first) / (last - first)
+
+    for row, name in enumerate(names):
+        its = pairs.station == name
+        zero = height * (row + 0.5) + 8
+        scale = height / 2 / reach
+        parts.append(f'<text x="8" y="{zero + 4:.0f}">{name}</text>')
+        for day, value, tccon, sigma in zip(
+            pairs.day[its].tolist(), pairs.map_ppm[its], pairs.tccon_ppm[its], pairs.map_sd[its], strict=True
+        ):
+            x, apart = across(day), float(np.clip(value - tccon, -reach, reach))
+            tall = 2 * 1.96 * sigma * scale
+            parts.append(
+                f'<rect x="{x - 0.75:.1f}" y="{zero - tall / 2:.1f}" width="1.5" height="{tall:.1f}" fill="#ddd"/>'
+            )
+            parts.append(f'<circle cx="{x:.1f}" cy="{zero - apart * scale:.1f}" r="1.4" fill="#1f5a92"/>')
+        parts.append(f'<line x1="{left}" x2="{width - 10}" y1="{zero:.0f}" y2="{zero:.0f}" stroke="#888"/>')
+    foot = height * len(names) + 28
+    for year in range(2015, 2018):
+        day = int(np.datetime64(f"{year}-01-01", "D").astype(np.int64))
+        if first <= day <= last:
+            parts.append(f'<line x1="{across(day):.0f}" x2="{across(day):.0f}" y1="8" y2="{foot - 14}" stroke="#bbb"/>')
+            parts.append(f'<text x="{across(day) - 12:.0f}" y="{foot}">{year}</text>')
+    parts.append(
+        f'<text x="{left}" y="{foot + 18}">map - TCCON, rows of +-{reach:g} ppm; grey: 95 % by the map</text></svg>'
+    )
+    return "\n".join(parts) + "\n"
+
+
 def main() -> None:
     folder = Path(os.environ.get("CENOTE_SHARED_DATA") or ROOT.parent / "shared" / "data")
     report = study(folder)
     REPORT.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    PICTURE.write_text(as_svg(matched(folder)), encoding="utf-8")
     sys.stdout.write(as_markdown(report))
 
 
