@@ -294,12 +294,7 @@ def _located(
     turns = (longitude - float(grid.west)) % 360.0
     column = np.floor(turns / float(grid.step_x)).astype(np.int64)
     row = np.floor((float(grid.north) - latitude) / float(grid.step_y)).astype(np.int64)
-    if grid.is_global:
-        # what lies a rounding west of the first column is a whole turn east of it
-        column[turns >= 360.0] = 0
-        column = np.minimum(column, grid.width - 1)
-    else:
-        column[(column == grid.width) & (turns <= float(grid.width * grid.step_x))] -= 1
+    column[(column == grid.width) & (turns <= float(grid.width * grid.step_x))] -= 1
     row[(row == grid.height) & (latitude >= float(grid.south))] -= 1
     inside = (row >= 0) & (row < grid.height) & (column >= 0) & (column < grid.width)
     return row[inside], column[inside], inside

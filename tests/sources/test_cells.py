@@ -332,3 +332,17 @@ def test_cells_have_the_dtypes_of_their_contract() -> None:
     kinds |= dict.fromkeys(("xco2", "std", "error"), "float64")
     assert isinstance(cells, Cells)
     assert {name: str(getattr(cells, name).dtype) for name in kinds} == kinds
+
+
+@pytest.mark.parametrize("west", [-180, 0, 90, "-721/4"])
+def test_places_are_those_that_the_grid_itself_finds(west: Any) -> None:
+    grid = Grid.of(west=west, north=90, step_x="1/2", width=720, height=360)
+    random = np.random.default_rng(0)
+    edges = np.concatenate(
+        [np.arange(-180, 180.25, 0.25), [-1e-18, 1e-18, np.nextafter(-180, 0), np.nextafter(180, 0)]]
+    )
+    longitude = np.concatenate([edges, random.uniform(-180, 180, 500)])
+    latitude = random.choice([-90.0, 90.0, 0.0, 0.5, 12.3], len(longitude))
+    found = gather([soundings(longitude=longitude, latitude=latitude)], Gridding(grid=grid)).cells(MONTH)
+    expected = {grid.locate(*place) for place in zip(longitude, latitude, strict=True)}
+    assert set(zip(found.row.tolist(), found.column.tolist(), strict=True)) == expected

@@ -121,7 +121,8 @@ def test_a_block_that_was_not_seen_has_no_anomaly() -> None:
 def test_a_year_that_ends_has_no_season_and_no_future() -> None:
     months = np.arange(540, 600)
     season = np.cos(2 * np.pi * months / 12)
-    plain = Background(months=months, values=400 + 0.2 * (months - 540) + season).year_ending()
+    values = np.asarray(400 + 0.2 * (months - 540) + season, dtype=np.float64)
+    plain = Background(months=months, values=values).year_ending()
     assert plain.months[0] == 551
     np.testing.assert_allclose(plain.values, 400 + 0.2 * (plain.months - 540 - 5.5), atol=1e-9)
     with pytest.raises(InputRefused, match="does not reach 540 to 560"):

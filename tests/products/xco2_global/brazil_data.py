@@ -163,7 +163,7 @@ def read_surroundings(folder: Path, rows: Rows) -> Surroundings:
 
 
 def _land_share(path: Path, longitude: Values, latitude: Values) -> Values:
-    """From the mask at 1/120 degree, True for ocean, its first row and column at 90 N and 180 W; read as far as needed."""
+    """From the mask at 1/120 degree, True for ocean, its corner at 90 N and 180 W; read as far as needed."""
     half = (longitude[1] - longitude[0]) / 2
     columns = np.rint((np.append(longitude - half, longitude[-1] + half) + 180) * 120).astype(int)
     half = (latitude[1] - latitude[0]) / 2
@@ -184,4 +184,5 @@ def _land_share(path: Path, longitude: Values, latitude: Values) -> Values:
         np.add.reduceat((~ocean).astype(np.float64), lines[:-1] - lines[0], axis=0), columns[:-1] - columns[0], axis=1
     )
     sizes = np.diff(lines)[:, None] * np.diff(columns)[None, :]
-    return (land / sizes)[::-1]
+    share: Values = (land / sizes)[::-1]
+    return share

@@ -2,11 +2,11 @@
 
     OMP_NUM_THREADS=1 .venv/bin/python -m tests.products.xco2_global.brazil_study DIRECTORY
 
-leaves its four parts in DIRECTORY, each two minutes of one core, writes ``infra/reports/xco2_brazil.json`` from them and
-prints the tables of its README; ``DIRECTORY unfiltered time`` does one part, ``DIRECTORY report`` what follows them. The
-real files lie beside the checkout or where CENOTE_SHARED_DATA says. Contestants get where and when a cell lies and what is known there without a sounding;
-their answers are held against cells that no filter has touched, and in a second table against cells that one filter has
-passed, trained on such cells, too.
+leaves its four parts in DIRECTORY, each a minute or two of a core, writes ``infra/reports/xco2_brazil.json`` from them
+and prints the tables of its README; ``DIRECTORY unfiltered time`` does one part, ``DIRECTORY report`` what comes after.
+The real files lie beside the checkout or where CENOTE_SHARED_DATA says. Contestants get where and when a cell lies and
+what is known there without a sounding; their answers are held against cells that no filter has touched, and in a second
+table against cells that one filter has passed, trained on such cells, too.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ type Values = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What a contestant gets: rows with values, rows that are asked for, and what is known of both without soundings."""
+    """What a contestant gets: rows with values, rows that are asked for, what is known of both without soundings."""
 
     seen: Rows
     values: Values

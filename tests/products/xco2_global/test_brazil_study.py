@@ -1,0 +1,140 @@
+"""What issue 6 promises of the real cells of South America holds, and the report is what the study finds."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from services.core.errors import InputRefused
+from services.validation import folds
+from tests.products.xco2_global.brazil_data import (
+    FOLDER,
+    OUTAGE,
+    Days,
+    mauna_loa,
+    month_of,
+    read_days,
+    read_surroundings,
+)
+from tests.products.xco2_global.brazil_study import (
+    BACKGROUND,
+    BLOCK,
+    CLIMATOLOGY,
+    DESIGNS,
+    LEARNED,
+    NEAR,
+    REPORT,
+    TABLES,
+    Case,
+    case_of,
+    contestants,
+    scored,
+)
+
+pytestmark = [pytest.mark.realdata, pytest.mark.slow]
+
+days_of = cache(read_days)
+
+
+def case(folder: Path, design: str) -> tuple[Case, Any]:
+    days: Days = days_of(folder)
+    rows, values = days.monthly()
+    return case_of(design, rows, values, mauna_loa(folder), read_surroundings(folder, rows))
+
+
+def test_monthly_cells_are_those_of_pandas(realdata: Path) -> None:
+    rows, values = days_of(realdata).monthly()
+    month = month_of("2015-06")
+    table = pd.read_csv(next((realdata / FOLDER).glob("*_20150601_*.gz")), sep="\t")
+    means = table.groupby(["latitude", "longitude"])["xco2..Moles.Mole...1.."].mean() * 1e6
+    mine = rows.month == month
+    order = np.lexsort((rows.longitude[mine], rows.latitude[mine]))
+    assert mine.sum() == len(means) == 5581
+    np.testing.assert_allclose(values[mine][order], means.to_numpy(), atol=1e-6)
+    # several days in a cell
+    assert len(table) > len(means)
+
+
+def test_the_outage_is_known_by_name_and_no_other_month_may_lack(realdata: Path, tmp_path: Path) -> None:
+    assert month_of(OUTAGE) not in days_of(realdata).month
+    target = tmp_path / FOLDER
+    target.mkdir(parents=True)
+    for path in (realdata / FOLDER).glob("*.gz"):
+        if "_20160301_" not in path.name:
+            (target / path.name).symlink_to(path)
+    with pytest.raises(InputRefused, match="without 2017-08, when OCO-2 was out"):
+        read_days(tmp_path)
+
+
+def test_land_is_where_it_is(realdata: Path) -> None:
+    found = read_surroundings(realdata, days_of(realdata).monthly()[0])
+    for name, longitude, latitude, land in (
+        ("Brasilia", -47.9, -15.8, 1),
+        ("Manaus", -60.5, -3.8, 1),
+        ("the Atlantic", -36.0, -28.0, 0),
+        ("the Pacific", -74.4, -25.0, 0),
+        ("off Belem", -45.0, 4.0, 0),
+    ):
+        place = np.abs(found.latitude - latitude).argmin(), np.abs(found.longitude - longitude).argmin()
+        assert found.land[place] == land, name
+    assert 0.7 < found.land.mean() < 0.74
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_what_is_asked_for_is_not_seen(realdata: Path, design: str) -> None:
+    given, known = case(realdata, design)
+    assert len(given.seen) + len(given.asked) == 230_102
+    assert len(known) == len(given.asked)
+    assert given.asked.month.min() == month_of("2018-01")
+    if design == "time":
+        assert given.seen.month.max() == month_of("2017-12")
+        return
+    labels = [
+        {
+            tuple(one)
+            for one in np.unique(folds.space_time(rows.longitude, rows.latitude, rows.month, BLOCK), axis=0).tolist()
+        }
+        for rows in (given.seen, given.asked)
+    ]
+    assert not labels[0] & labels[1]
+    last = {one for one in labels[0] if one[0] >= month_of("2018-01")}
+    assert len(labels[1]) / (len(last) + len(labels[1])) == pytest.approx(0.2, abs=2e-3)
+
+
+def test_baselines_are_those_of_the_report(realdata: Path) -> None:
+    given, known = case(realdata, "time")
+    written = json.loads(REPORT.read_text())["unfiltered"]["time"]
+    players = {
+        name: one
+        for name, one in contestants("time", written["neighbours"]).items()
+        if one[0] in {CLIMATOLOGY, BACKGROUND}
+    }
+    found = scored(given, known, players)
+    assert len(found) == 4
+    for name, one in found.items():
+        for key in ("rmse", "bias", "r2"):
+            assert one[key] == pytest.approx(written["scores"][name][key], abs=1e-3), name
+    # science/xco2.md, "Baselines measured"
+    assert found["climatology + trend of the domain"]["rmse"] == pytest.approx(3.68, abs=0.01)
+    assert found["climatology + trend, smooth in space"]["rmse"] == pytest.approx(3.55, abs=0.03)
+    assert found["Mauna Loa + season + block anomaly"]["rmse"] == pytest.approx(3.46, abs=0.06)
+    assert written["last_year_is"]["2018-08"] == "2016-08"
+    assert written["last_year_is"]["2018-07"] == "2017-07"
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("design", DESIGNS)
+def test_what_learns_beats_what_is_obvious(table: str, design: str) -> None:
+    scores = json.loads(REPORT.read_text())[table][design]["scores"]
+    learned = [name for name, one in scores.items() if one["kind"] == LEARNED]
+    assert len(learned) == 2
+    obvious = [name for name, one in scores.items() if one["kind"] in {CLIMATOLOGY, NEAR}]
+    assert len(obvious) == (6 if design == "gaps" else 4)
+    for learner in learned:
+        assert len(scores[learner]["rmse_of_seeds"]) == 3
+        for name in obvious:
+            assert scores[learner]["less"][name]["high"] < 0, (learner, name)
