@@ -15,7 +15,7 @@ from models.xco2_global.train import Trained
 TOLERANCE = {DEPARTURE: 1e-4, SPREAD: 1e-4, ATTENTION: 1e-5}
 """Largest difference between graph and network: ppm (issue 6, before any background is added), and a share."""
 
-ROWS_PER_CALL = 256
+ROWS_PER_CALL = 128
 """Measured, see README.md."""
 
 _GOLDEN = 8

@@ -293,7 +293,7 @@ def train(  # noqa: PLR0913 - what a training is
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+        with torch.enable_grad(), torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
             run = _Run(held, parts, features, scaling, chosen, begun, Path(out_dir), place)
             run.learn(said, progress)
     finally:

@@ -15,7 +15,7 @@ def _sigmoid(x: Doubles) -> Doubles:
 
 
 def _lstm(months: Doubles, weights: dict[str, Doubles], layer: str) -> Doubles:
-    """Both directions, ``(batch, month, input)`` to ``(batch, month, 2 hidden)``, with the forget gate of Gers (2000)."""
+    """Both directions, ``(batch, month, input)`` to ``(batch, month, 2 hidden)``, with a forget gate."""
     both = []
     for suffix, order in (("", range(months.shape[1])), ("_reverse", range(months.shape[1] - 1, -1, -1))):
         of = {key: weights[f"{layer}.{key}_l0{suffix}"] for key in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
