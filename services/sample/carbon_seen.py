@@ -22,7 +22,7 @@ LAND = 0.4
 WATER, FOREST, GRASS, CROPS, TOWNS, ICE, BARE = 0, 1, 10, 12, 13, 15, 16
 """Classes of land cover, numbered as IGBP's."""
 
-_LASTING_CLOUD = 0.72
+_LASTING_CLOUD = 0.62
 """Above it a month has no clear day over a cell."""
 
 _TWILIGHT = -0.1

@@ -148,7 +148,9 @@ def _moments(
     world: Carbon, station: Station, first: np.datetime64, last: np.datetime64
 ) -> dict[str, NDArray[np.float64]]:
     """When a station measures, and its errors as draws of standard deviation 1."""
-    numbers = np.arange(first, last + np.timedelta64(1, "D")).astype(np.int64)
+    # days by the sun there, which begin half a day before or after those of UTC
+    one = np.timedelta64(1, "D")
+    numbers = np.arange(first - one, last + 2 * one).astype(np.int64)
     name, origin = f"station {station.site}", int(np.datetime64("2010-01-01", "D").astype(np.int64))
     until = int(numbers[-1]) - origin + 1
     luck, daily = (draws(until, seed=world.seed, name=f"{name} {what}")[numbers - origin] for what in ("clear", "day"))
@@ -160,7 +162,8 @@ def _moments(
     flat = {key: values.ravel() for key, values in made.items()}
     places = np.full(time.size, station.latitude), np.full(time.size, station.longitude)
     flat["sun_zenith"] = sun_zenith(flat["time"], *places)
-    kept = flat["sun_zenith"] < _HIGHEST_SUN_ZENITH
+    start, end = (float(day.astype(np.int64)) * DAY for day in (first, last + one))
+    kept = (flat["sun_zenith"] < _HIGHEST_SUN_ZENITH) & (flat["time"] >= start) & (flat["time"] < end)
     return {key: values[kept] for key, values in flat.items()}
 
 

@@ -172,6 +172,11 @@ def test_ten_emitters_are_hidden_and_ten_switched_off(carbon: Carbon) -> None:
         assert np.hypot(east * np.cos(np.radians(others[:, 1])), others[:, 1] - latitude).min() > 3
 
 
+def test_another_seed_is_another_earth(carbon: Carbon) -> None:
+    assert Carbon("study").emitters() == carbon.emitters()
+    assert not set(Carbon("study", seed=8).emitters()) & set(carbon.emitters())
+
+
 def test_hotspots_show_in_monthly_fields(carbon: Carbon) -> None:
     months = MONTHS[::7].tolist()
     plumes = np.mean([carbon.emissions.plumes(month) for month in months], axis=0)

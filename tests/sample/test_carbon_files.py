@@ -109,16 +109,6 @@ def test_a_second_call_keeps_and_other_months_make_the_same_files(carbon_inputs:
     assert any(name.startswith("oco2_LtCO2_2002") for name in shared)
     for name in shared - {"manifest.json", "era5_monthly_2019.nc", "era5_monthly_2020.nc"}:
         assert (other / name).read_bytes() == (carbon_inputs / name).read_bytes(), name
-    files = {
-        name: facts["sha256"] for name, facts in json.loads((other / "manifest.json").read_text())["files"].items()
-    }
-    again = write_carbon(tmp_path / "again", "small", months=("2020-02", "2020-02"))
-    assert {n: f["sha256"] for n, f in json.loads((again / "manifest.json").read_text())["files"].items()} == files
-    seven = json.loads(
-        (write_carbon(tmp_path / "eight", "small", months=("2020-02", "2020-02"), seed=8) / "manifest.json").read_text()
-    )
-    assert seven["seed"] == 8
-    assert seven["files"]["emissions_2020-02.tif"]["sha256"] != files["emissions_2020-02.tif"]
 
 
 def test_stations_measure_the_truth_with_the_errors_they_state(carbon: Carbon) -> None:
@@ -128,7 +118,8 @@ def test_stations_measure_the_truth_with_the_errors_they_state(carbon: Carbon) -
     for one in made:
         error = one.xco2 - one.truth - offset_of(carbon, one.station)
         offsets.append(offset_of(carbon, one.station))
-        day = one.time // 86400
+        day = (one.time + one.station.longitude / 15 * 3600) // 86400
+        assert (one.time.astype("datetime64[s]").astype("datetime64[Y]") == np.datetime64("2019", "Y")).all()
         days, first = np.unique(day, return_inverse=True)
         mean = np.bincount(first, error) / np.bincount(first)
         own = (error - mean[first]) / one.error

@@ -172,7 +172,7 @@ def test_a_lite_file_holds_what_was_seen(tmp_path: Path, carbon: Carbon) -> None
             np.datetime64(f"{n[:4]}-{n[4:6]}-{n[6:8]}T{n[8:10]}:{n[10:12]}:{n[12:14]}.{n[14]}00", "ms") for n in text
         ]
         np.testing.assert_array_equal(np.array(tenths), data.time.values.astype("datetime64[ms]"))
-        date = data.date.values
+        date = data.date.values.astype(int)
         np.testing.assert_array_equal(date[:, 5] * 1000 + date[:, 6], [int(n[12:15]) * 100 for n in text])
         np.testing.assert_allclose(data.xco2_x2019, seen.xco2, atol=2e-5)
         np.testing.assert_allclose(1.00079 * data.xco2.astype(float) - 0.142, seen.xco2, atol=5e-5)
