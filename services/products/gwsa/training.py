@@ -14,7 +14,7 @@ from models.card import Score
 from models.errors import ModelError, TableRefused
 from services.core.errors import InputRefused, ModelRefused
 from services.pipeline.recipe import Each, Here
-from services.products.gwsa import transfer
+from services.products.gwsa import held_out, transfer
 from services.products.gwsa.coarse import Coarse, prepare
 from services.products.gwsa.declaration import COARSE
 from services.products.gwsa.detail import REGIONS_FILE, Region, Regions
@@ -31,9 +31,7 @@ TRAINED = "trained.json"
 """What ``train`` writes beside the regions' folders."""
 
 ROWS = "rows.npy"
-"""Rows of a region that the exported graph must answer as the trees do."""
-
-PARITY_ROWS = 2000
+"""Rows of a region, held out, that the exported graph must answer as the trees do."""
 
 MOST_MONTHS = 60
 """Months that the detail is scored in, spread evenly (our choice: the folds take most of the time of training)."""
@@ -125,6 +123,7 @@ def export(trained: Path, out: Path, note: Note) -> None:
                 version="1",
                 description=_text(name, synthetic=document["synthetic"]),
                 rows=np.load(trained / name / ROWS),
+                held=held_out.WHAT,
                 table="departures of the 1/4 degree water balance from its 1 degree means, beside those of predictors",
                 command="cenote train gwsa",
                 synthetic=document["synthetic"],
@@ -228,9 +227,12 @@ def _learn(inputs: Inputs, coarse: Coarse, table: Table, out: Path, seed: int, r
         found = transfer.worth(scored, inside((labels == number) & valid), inside(near), fitted, seed)
     except ModelError as error:
         raise ModelRefused(f"{name}: {error}") from error
+    try:
+        asked = held_out.held_out(inputs, coarse, near, features, seed)
+    except ModelRefused as error:
+        raise ModelRefused(f"{name}: {error}") from error
     trees.write(out / name)
-    chosen = np.random.default_rng(seed).choice(len(features), min(PARITY_ROWS, len(features)), replace=False)
-    np.save(out / name / ROWS, features[np.sort(chosen)])
+    np.save(out / name / ROWS, asked)
     return _Learned(name=name, worth=found, rows=len(features))
 
 

@@ -83,9 +83,7 @@ def kill_who_works_on(client: Client, word: str, work: Future[object], *, begun:
     raise AssertionError(f"nobody worked on {word}")
 
 
-def test_killed_workers_leave_the_bytes_of_an_undisturbed_render(
-    client: Client, written: Path, tmp_path: Path
-) -> None:
+def test_killed_workers_leave_the_bytes_of_an_undisturbed_render(client: Client, written: Path, tmp_path: Path) -> None:
     quiet = part(open_recipe(linked(written, tmp_path / "quiet")))
     calm = Store.open(str(tmp_path / "calm"), StoreSettings())
     made = planned(calm, quiet, periods=PERIODS)
