@@ -103,9 +103,9 @@ class Coarse:
             found[target] = self._array(name)[position, source.rows, source.columns]
         return found
 
-    def read_months(self, name: str, months: Sequence[int], window: Reach) -> Cells:
-        """A field in months in a row, ``(time, y, x)``, NaN where missing or beyond what was computed."""
-        found = np.full((len(months), *window.shape), np.nan)
+    def read_months(self, name: str, months: Sequence[int], window: Reach) -> NDArray[np.float32]:
+        """A field in months in a row, as kept, ``(time, y, x)``, NaN where missing or beyond what was computed."""
+        found = np.full((len(months), *window.shape), np.nan, dtype=np.float32)
         first = self._position(months[0])
         for source, target in window.parts(COARSE, self.window):
             part = self._array(name)[first : first + len(months), source.rows, source.columns]

@@ -36,6 +36,9 @@ ROWS = "rows.npy"
 MOST_MONTHS = 60
 """Months that the detail is scored in, spread evenly (our choice: the folds take most of the time of training)."""
 
+MOST_ROWS = 4_000_000
+"""Rows that a region learns from; where it has more, of months spread evenly (our choice: 22 features are 350 MB)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Learned:
@@ -217,23 +220,24 @@ def _learn(inputs: Inputs, coarse: Coarse, table: Table, out: Path, seed: int, r
         except TableRefused:
             return None  # too little is left outside this fold
 
-    features, target, weights = scene.rows(inside(near), range(len(scene.months)))
+    here = inside(near)
+    months = transfer.months_of(len(scene.months), max(1, MOST_ROWS // int(here.sum())))
+    features, target, weights = scene.rows(here, months)
     try:
         trees = learn(features, target, weights=weights)
-    except ModelError as error:
+        asked = held_out.held_out(inputs, coarse, near, features, seed)
+    except (ModelError, ModelRefused) as error:
         raise ModelRefused(f"{name}: {error}") from error
+    rows = len(features)
+    del features, target, weights  # the folds need their memory
     scored = replace(scene, **_thinned(scene))
     try:
-        found = transfer.worth(scored, inside((labels == number) & valid), inside(near), fitted, seed)
+        found = transfer.worth(scored, inside((labels == number) & valid), here, fitted, seed)
     except ModelError as error:
-        raise ModelRefused(f"{name}: {error}") from error
-    try:
-        asked = held_out.held_out(inputs, coarse, near, features, seed)
-    except ModelRefused as error:
         raise ModelRefused(f"{name}: {error}") from error
     trees.write(out / name)
     np.save(out / name / ROWS, asked)
-    return _Learned(name=name, worth=found, rows=len(features))
+    return _Learned(name=name, worth=found, rows=rows)
 
 
 def _thinned(scene: transfer.Scene) -> dict[str, Any]:
