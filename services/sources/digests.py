@@ -2,9 +2,10 @@
 
 A digest is believed while the file is what it was as far as the system tells without reading it: place, size, inode,
 and the times of its last change of content and of its last change at all, to the nanosecond. Whoever writes into a file
-moves the latter, also if the former is set back. What this cannot see: a change that leaves all of them as they were, as
-on a file system that keeps no such times, on a disk that is written past its file system, or on a server whose clock
-lags behind this machine's by more than SETTLED_SECONDS and counts in whole seconds.
+moves the latter, also if the former is set back. What this cannot see is a change that leaves all of them as they were:
+on a file system that keeps no such times, on a disk that is written past its file system, through a memory map that the
+system has not written back, or on a server whose clock lags behind this machine's by more than SETTLED_SECONDS and
+counts in whole seconds.
 """
 
 import contextlib

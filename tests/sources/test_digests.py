@@ -120,10 +120,10 @@ def test_what_changes_while_it_is_read_is_not_kept(
     "spoil",
     [
         lambda text: text[: len(text) // 2],
-        lambda text: "",
+        lambda _: "",
         lambda text: json.dumps({**json.loads(text), "sha256": "short"}),
         lambda text: json.dumps({**json.loads(text), "location": "/elsewhere"}),
-        lambda text: json.dumps([1]),
+        lambda _: "[1]",
     ],
 )
 def test_an_entry_that_does_not_hold_is_not_believed(
