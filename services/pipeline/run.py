@@ -36,7 +36,7 @@ TASK_SECONDS = 1800.0
 """No task finishing for this long ends a run; work on a list ends if besides no worker was busy with it."""
 
 BUSY_PERCENT = 5.0
-"""Share of a core that a worker's process takes when it works, and not when it waits for what never comes (our choice)."""
+"""Share of a core that a process takes when it works, and not when it waits for what never comes (our choice)."""
 
 _ON = "the same command goes on from the ledger"
 _ANEW = "nothing of this step is kept, the same command begins it again"

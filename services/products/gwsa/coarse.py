@@ -5,8 +5,6 @@ another file or another rule never meets what was computed before.
 """
 
 import json
-import shutil
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -26,6 +24,7 @@ from services.pipeline.recipe import Each
 from services.products.gwsa.balance import STORES, balance
 from services.products.gwsa.declaration import BASELINE, COARSE
 from services.products.gwsa.inputs import Inputs
+from services.products.gwsa.parts import made_beside
 from services.products.gwsa.reach import Reach
 from services.products.gwsa.regions import divided
 from services.sources.polygons import covered
@@ -184,29 +183,27 @@ def prepare(inputs: Inputs, each: Each, note: Callable[[str], None]) -> Coarse:
     if coarse.is_prepared:
         return coarse
     axis, window = inputs.months, inputs.window
-    part = coarse.directory.with_name(f".{coarse.directory.name}.{uuid.uuid4().hex}.part")
     try:
-        _make_arrays(part, axis, window)
-        rows = max(_CHUNK[1], BAND_CELLS // window.width // _CHUNK[1] * _CHUNK[1])
-        bands = list(windows(window.shape, (rows, window.width)))
-        left_out = 0
-        for number, dropped in enumerate(each(partial(_band, inputs, part), bands), start=1):
-            left_out += dropped
-            note(f"water balance: {number} of {len(bands)} bands of the 1/4 degree grid")
-        facts = _divide(inputs, part)
-        facts["cells_left_out"] = left_out
-        (part / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
-        try:
-            part.rename(coarse.directory)
-        except OSError:
-            if not coarse.is_prepared:
-                raise
+        with made_beside(coarse.directory) as part:
+            _make_arrays(part, axis, window)
+            rows = max(_CHUNK[1], BAND_CELLS // window.width // _CHUNK[1] * _CHUNK[1])
+            bands = list(windows(window.shape, (rows, window.width)))
+            left_out = 0
+            for number, dropped in enumerate(each(partial(_band, inputs, part), bands), start=1):
+                left_out += dropped
+                note(f"water balance: {number} of {len(bands)} bands of the 1/4 degree grid")
+            facts = _divide(inputs, part)
+            facts["cells_left_out"] = left_out
+            (part / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+            try:
+                part.rename(coarse.directory)
+            except OSError:
+                if not coarse.is_prepared:
+                    raise
     except OSError as error:
         raise InputRefused(
             f"{coarse.directory.parent} cannot be written ({error.strerror}); the coarse fields are kept there"
         ) from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return coarse
 
 
