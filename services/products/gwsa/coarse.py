@@ -117,6 +117,11 @@ class Coarse:
         some: NDArray[np.bool_] = np.isfinite(self._array("gwsa")[0])
         return some
 
+    @property
+    def goes_round(self) -> bool:
+        """Whether the columns of ``window`` go round the earth."""
+        return self.window.width == COARSE.width
+
     def read_filled(self, month: int) -> bool:
         """Whether a month was filled, which holds for all cells."""
         return bool(self._array("filled")[self._position(month)])

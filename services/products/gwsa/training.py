@@ -194,7 +194,7 @@ def _learn(inputs: Inputs, coarse: Coarse, table: Table, out: Path, seed: int, r
     number, name = region
     labels = coarse.read_labels()
     valid = coarse.valid & (table.land > 0)
-    near = with_buffer(labels, number, valid)
+    near = with_buffer(labels, number, valid, around=coarse.goes_round)
     if not near.any():
         raise InputRefused(f"region {name} has no cell with land")
     scene, inner = surroundings(coarse, table, valid, near, table.months)
@@ -262,16 +262,7 @@ def surroundings(
         near: the cells that are asked for.
         months: in a row; features can be asked for in those that the table has.
     """
-    window = coarse.window
-    rows, columns = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
-    top, left = (
-        (first + start) // SCALE * SCALE for first, start in ((window.row, rows[0]), (window.column, columns[0]))
-    )
-    bottom, right = (
-        -(-(first + stop + 1) // SCALE) * SCALE
-        for first, stop in ((window.row, rows[-1]), (window.column, columns[-1]))
-    )
-    inner = Reach(row=int(top), column=int(left), height=int(bottom - top), width=int(right - left))
+    inner = box(coarse, near)
     outer = inner.grown(HALO * SCALE)
     lines = np.clip(outer.places(COARSE)[0], 0, COARSE.height - 1)
     scene = transfer.Scene(
@@ -282,6 +273,35 @@ def surroundings(
         row_areas=COARSE.row_areas[lines],
     )
     return scene, inner
+
+
+def box(coarse: Coarse, cells: NDArray[np.bool_]) -> Reach:
+    """Whole blocks around cells of the coarse window ``(Y, X)``, the shorter way round the earth."""
+    window = coarse.window
+    rows = np.flatnonzero(cells.any(axis=1))
+    west, east = _ends(cells.any(axis=0), around=coarse.goes_round)
+    top, left = ((first + start) // SCALE * SCALE for first, start in ((window.row, rows[0]), (window.column, west)))
+    bottom, right = (
+        -(-(first + stop + 1) // SCALE) * SCALE for first, stop in ((window.row, rows[-1]), (window.column, east))
+    )
+    return Reach(row=int(top), column=int(left), height=int(bottom - top), width=int(right - left))
+
+
+def _ends(some: NDArray[np.bool_], *, around: bool) -> tuple[int, int]:
+    """First and last column of some, the shorter way round the earth; the first may be negative."""
+    columns = np.flatnonzero(some)
+    first, last = int(columns[0]), int(columns[-1])
+    if not around:
+        return first, last
+    empty = np.diff(columns, append=columns[0] + some.size) - 1
+    widest = int(empty.argmax())
+    if empty[widest] < 2 * SCALE:
+        return 0, some.size - 1  # in whole blocks it would meet itself
+    if widest == columns.size - 1:
+        return first, last
+    first, last = int(columns[widest + 1]) - some.size, int(columns[widest])
+    # what is around it must not pass the map's edges twice
+    return (first, last) if first >= -some.size // 2 else (first + some.size, last + some.size)
 
 
 def cut(coarse: Coarse, array: NDArray[Any], reach: Reach, fill: float) -> NDArray[Any]:

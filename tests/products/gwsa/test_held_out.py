@@ -29,7 +29,7 @@ def table(opened: Inputs, coarse: Coarse) -> Table:
 def learned(coarse: Coarse, table: Table, number: int) -> np.ndarray:
     """The training table of a region."""
     valid = coarse.valid & (table.land > 0)
-    near = with_buffer(coarse.read_labels(), number, valid)
+    near = with_buffer(coarse.read_labels(), number, valid, around=False)
     scene, inner = surroundings(coarse, table, valid, near, table.months)
     top, left = inner.row - coarse.window.row, inner.column - coarse.window.column
     padded = np.pad(near, 64)
