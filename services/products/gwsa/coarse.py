@@ -5,8 +5,6 @@ another file or another rule never meets what was computed before.
 """
 
 import json
-import shutil
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -26,6 +24,7 @@ from services.pipeline.recipe import Each
 from services.products.gwsa.balance import STORES, balance
 from services.products.gwsa.declaration import BASELINE, COARSE
 from services.products.gwsa.inputs import Inputs
+from services.products.gwsa.parts import made_beside
 from services.products.gwsa.reach import Reach
 from services.products.gwsa.regions import divided
 from services.sources.polygons import covered
@@ -103,9 +102,9 @@ class Coarse:
             found[target] = self._array(name)[position, source.rows, source.columns]
         return found
 
-    def read_months(self, name: str, months: Sequence[int], window: Reach) -> Cells:
-        """A field in months in a row, ``(time, y, x)``, NaN where missing or beyond what was computed."""
-        found = np.full((len(months), *window.shape), np.nan)
+    def read_months(self, name: str, months: Sequence[int], window: Reach) -> NDArray[np.float32]:
+        """A field in months in a row, as kept, ``(time, y, x)``, NaN where missing or beyond what was computed."""
+        found = np.full((len(months), *window.shape), np.nan, dtype=np.float32)
         first = self._position(months[0])
         for source, target in window.parts(COARSE, self.window):
             part = self._array(name)[first : first + len(months), source.rows, source.columns]
@@ -117,6 +116,11 @@ class Coarse:
         """Cells of ``window`` that have values."""
         some: NDArray[np.bool_] = np.isfinite(self._array("gwsa")[0])
         return some
+
+    @property
+    def goes_round(self) -> bool:
+        """Whether the columns of ``window`` go round the earth."""
+        return self.window.width == COARSE.width
 
     def read_filled(self, month: int) -> bool:
         """Whether a month was filled, which holds for all cells."""
@@ -184,29 +188,27 @@ def prepare(inputs: Inputs, each: Each, note: Callable[[str], None]) -> Coarse:
     if coarse.is_prepared:
         return coarse
     axis, window = inputs.months, inputs.window
-    part = coarse.directory.with_name(f".{coarse.directory.name}.{uuid.uuid4().hex}.part")
     try:
-        _make_arrays(part, axis, window)
-        rows = max(_CHUNK[1], BAND_CELLS // window.width // _CHUNK[1] * _CHUNK[1])
-        bands = list(windows(window.shape, (rows, window.width)))
-        left_out = 0
-        for number, dropped in enumerate(each(partial(_band, inputs, part), bands), start=1):
-            left_out += dropped
-            note(f"water balance: {number} of {len(bands)} bands of the 1/4 degree grid")
-        facts = _divide(inputs, part)
-        facts["cells_left_out"] = left_out
-        (part / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
-        try:
-            part.rename(coarse.directory)
-        except OSError:
-            if not coarse.is_prepared:
-                raise
+        with made_beside(coarse.directory) as part:
+            _make_arrays(part, axis, window)
+            rows = max(_CHUNK[1], BAND_CELLS // window.width // _CHUNK[1] * _CHUNK[1])
+            bands = list(windows(window.shape, (rows, window.width)))
+            left_out = 0
+            for number, dropped in enumerate(each(partial(_band, inputs, part), bands), start=1):
+                left_out += dropped
+                note(f"water balance: {number} of {len(bands)} bands of the 1/4 degree grid")
+            facts = _divide(inputs, part)
+            facts["cells_left_out"] = left_out
+            (part / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+            try:
+                part.rename(coarse.directory)
+            except OSError:
+                if not coarse.is_prepared:
+                    raise
     except OSError as error:
         raise InputRefused(
             f"{coarse.directory.parent} cannot be written ({error.strerror}); the coarse fields are kept there"
         ) from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return coarse
 
 
