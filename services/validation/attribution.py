@@ -12,7 +12,7 @@ own, as it would if the series were regressed on the drivers first. The slopes o
 then differ by b exactly (the identity of an omitted variable), in the months that are fitted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.signal import lfilter
 
 from services.core.errors import InputRefused
-from services.validation.trend import Floats, Months, Trend, ols, ols_beside
+from services.validation.trend import Floats, Months, Trend, ols_beside
 
 MEMORIES = (0, 3, 6, 12, 24, 48)
 """Months of tau that are tried; the one that leaves least is taken, series by series (our choice)."""
@@ -90,10 +90,10 @@ def departures(values: Floats, months: Months, fitted: Months) -> NDArray[np.flo
 
 
 def remembered(departure: Floats, memory: float) -> NDArray[np.float64]:
-    """x of the module's equation for months without a gap, ``(time, ...)``; it begins at the mean, that is at 0.
+    """What a store holds: x of the module's equation, ``(time, ...)``; it begins at the mean, that is at 0.
 
     Args:
-        departure: p.
+        departure: p, in months without a gap.
         memory: tau in months; 0: x is p.
     """
     kept = float(np.exp(-1 / memory)) if memory > 0 else 0.0
@@ -101,7 +101,7 @@ def remembered(departure: Floats, memory: float) -> NDArray[np.float64]:
     return found
 
 
-def attributed(values: Floats, months: Months, drivers: Sequence[tuple[float, Floats]]) -> Attribution:
+def attributed(values: Floats, months: Months, taus: Sequence[int], driver: Callable[[int], Floats]) -> Attribution:
     """Part the trends of many series.
 
     The choice of a memory counts as one degree of freedom where there is a choice (our choice).
@@ -109,20 +109,22 @@ def attributed(values: Floats, months: Months, drivers: Sequence[tuple[float, Fl
     Args:
         values: ``(time, series)``, NaN where missing.
         months: of the rows.
-        drivers: for each memory in months, x of every driver in these months, ``(driver, time, series)``; a series
-            with a NaN in one has no attribution.
+        taus: memories to choose from, months.
+        driver: x of every driver with such a memory in these months, ``(driver, time, series)``; a series with a NaN
+            in one has no attribution. It is asked for one memory after the other.
 
     Raises:
         InputRefused: if shapes or months do not fit, or there is no driver.
     """
-    if not drivers or not len(drivers[0][1]):
-        raise InputRefused("a trend is attributed to at least one driver")
     count = values.shape[1]
     found: dict[str, NDArray[Any]] = {}
     squares = np.full(count, np.inf)
     memory = np.full(count, np.nan)
-    for tau, columns in drivers:
-        fit = ols_beside(values, months, columns, chosen=int(len(drivers) > 1), least=LEAST_MONTHS)
+    for tau in taus:
+        columns = driver(tau)
+        if not len(columns):
+            raise InputRefused("a trend is attributed to at least one driver")
+        fit = ols_beside(values, months, columns, chosen=int(len(taus) > 1), least=LEAST_MONTHS)
         better = fit.squares < squares  # NaN is not
         squares[better], memory[better] = fit.squares[better], tau
         for name in Trend.__dataclass_fields__:
@@ -132,10 +134,8 @@ def attributed(values: Floats, months: Months, drivers: Sequence[tuple[float, Fl
     residual = Trend(**found)
     plain = ols_beside(values, months, np.empty((0, *values.shape)), least=LEAST_MONTHS)
     told = np.isfinite(squares)
-    total = np.where(told, ols(values, months, least=LEAST_MONTHS).slope, np.nan)
+    total = np.where(told, plain.trend.slope, np.nan)
     share = np.full(count, np.nan)
     varies = told & (plain.squares > 0)
     share[varies] = 1 - squares[varies] / plain.squares[varies]
-    return Attribution(
-        total=total, climate=total - residual.slope, residual=residual, memory=memory, explained=share
-    )
+    return Attribution(total=total, climate=total - residual.slope, residual=residual, memory=memory, explained=share)
