@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from services.core.grid import Window
 from services.products.gwsa.declaration import GWSA
 from services.products.gwsa.reach import Reach
+from services.products.gwsa.validation.footprint import Parts
 from services.products.gwsa.validation.published import NotComputed, Published, decoded
 from services.products.gwsa.validation.wells import AtWells
 from services.validation.sites import Scores
@@ -173,6 +174,39 @@ def draw_weights(path: Path, published: Published) -> None:
         )
     _degrees(axes)
     _title(axes, published, "What the regions' detail weighs")
+    _save(figure, path)
+
+
+def draw_footprint(path: Path, published: Published, parts: Parts | None) -> None:
+    """What the climate explains of the trend, and what is left, with a dot where that is a loss that is sure."""
+    if parts is None:
+        raise NotComputed("there is no footprint")
+    cells = parts.cells
+    west, north = cells.column / 4 - 180, 90 - cells.row / 4
+    extent = (west, west + cells.width / 4, north - cells.height / 4, north)
+    every = np.abs(np.stack([parts.climate, parts.residual]))
+    if not np.isfinite(every).any():
+        raise NotComputed("no cell has a trend")
+    limit = _round_up(float(np.nanpercentile(every, 99)))
+    width, height = _shape(extent)
+    figure = Figure(figsize=(1.7 * width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 2, sharex=True, sharey=True)
+    for axes, values, name in (
+        (panels[0], parts.climate, "explained by the climate"),
+        (panels[1], parts.residual, "what is left"),
+    ):
+        axes.set_facecolor(LAND_WITHOUT)
+        image = axes.imshow(values, extent=extent, cmap="RdBu", vmin=-limit, vmax=limit, interpolation="nearest")
+        axes.set_title(name, fontsize=10)
+        _degrees(axes)
+    row, column = np.nonzero(parts.flag)
+    label = f"a loss at the 5 % level ({len(row)} cells)"
+    panels[1].scatter(west + (column + 0.5) / 4, north - (row + 0.5) / 4, s=5, color="black", label=label)
+    panels[1].legend(loc="upper left", framealpha=0.9, fontsize=8)
+    figure.colorbar(image, ax=panels, label="trend, cm of water a year", extend="both")
+    figure.supxlabel(f"version {published.dataset.version.id}", x=0.99, ha="right", fontsize=6, color=GREY)
+    figure.suptitle(_labelled(published, "Trend of groundwater storage in two parts, 1/4 degree"), fontsize=11)
     _save(figure, path)
 
 

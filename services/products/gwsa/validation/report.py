@@ -24,6 +24,7 @@ from services.products.gwsa.inputs import Inputs
 from services.products.gwsa.table import tabulate
 from services.products.gwsa.validation.centres import centres
 from services.products.gwsa.validation.folds import folds
+from services.products.gwsa.validation.footprint import Parts, footprint
 from services.products.gwsa.validation.published import NotComputed, Published
 from services.products.gwsa.validation.scales import cross_scale
 from services.products.gwsa.validation.seams import seams
@@ -114,13 +115,15 @@ def validate(
         raise InputRefused(f"{out} cannot be written: {error.strerror}") from None
     made = _Report(out=out, note=note)
     made.part("cross_scale", lambda: cross_scale(published, _there(detail, missing)))
-    made.part("folds", lambda: folds(published, tabulate(source, coarse, Here(), note), seed, note))
+    table = tabulate(source, coarse, Here(), note)
+    made.part("folds", lambda: folds(published, table, seed, note))
     made.part("regions", lambda: worth(published, _there(detail, missing)))
     read = made.part("wells", lambda: _wells(published, note))
     made.part("seams", lambda: seams(published))
     made.part("centres", lambda: centres(published))
+    parted = made.part("footprint", lambda: footprint(published, table))
     made.part("truth", lambda: _truth(published))
-    _draw(made, published, read[0] if read else None)
+    _draw(made, published, read[0] if read else None, parted[0] if parted else None)
     report = {
         "product": "gwsa",
         "collection": dataset.product.id,
@@ -201,7 +204,7 @@ def _truth(published: Published) -> tuple[dict[str, Any], Rows]:
     return against_truth(published)
 
 
-def _draw(made: _Report, published: Published, read: Any) -> None:
+def _draw(made: _Report, published: Published, read: Any, parts: Parts | None) -> None:
     from services.products.gwsa.validation import pictures  # noqa: PLC0415 - matplotlib takes a second to load
 
     made.note("pictures ...")
@@ -210,3 +213,4 @@ def _draw(made: _Report, published: Published, read: Any) -> None:
     made.picture("scatter", lambda path: pictures.draw_scatter(path, published, found))
     made.picture("series", lambda path: pictures.draw_series(path, published, at, rows))
     made.picture("weights", lambda path: pictures.draw_weights(path, published))
+    made.picture("footprint", lambda path: pictures.draw_footprint(path, published, parts))
