@@ -22,7 +22,7 @@ from services.sources.documents import Document
 from services.sources.field import Field as Raster
 from services.sources.field import open_field
 from services.sources.files import Source
-from services.sources.gldas import Gldas, open_gldas
+from services.sources.gldas import NOAH, Gldas, Variables, open_gldas
 from services.sources.grace import Mascons, open_mascons
 from services.sources.polygons import Polygons, open_polygons
 
@@ -67,11 +67,37 @@ class GraceSettings(Files):
         return self
 
 
+class LandModelSettings(Files):
+    """Another land surface model, a file a month on any grid, and what it calls its water; Noah's names by default."""
+
+    name: Name
+    soil: list[str] = Field(default=list(NOAH.soil), min_length=1)
+    snow: str = NOAH.snow
+    canopy: str | None = NOAH.canopy
+    """An empty text: it has none."""
+
+    @property
+    def variables(self) -> Variables:
+        """As the reader takes them."""
+        return Variables(soil=tuple(self.soil), snow=self.snow, canopy=self.canopy or None)
+
+
 class GldasSettings(Files):
     """The land surface model, and how uncertain it is."""
 
     uncertainty: float = Field(default=0.2, gt=0)
-    """Of each term, as a share of its standard deviation in time (our choice)."""
+    """Of each term, as a share of its standard deviation in time, where no other model tells (our choice)."""
+
+    other: list[LandModelSettings] = []
+    """Other models: how far their water lies from this one's is the uncertainty where they have values."""
+
+    @model_validator(mode="after")
+    def _holds(self) -> Self:
+        names = [one.name for one in self.other]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"land surface model {twice[0]!r} stands twice")
+        return self
 
 
 class RegionSettings(Files):
@@ -177,6 +203,9 @@ class Inputs:
     solution: Mascons
     other: Mascons | None
     gldas: Gldas
+    other_land: tuple[Gldas, ...]
+    """Other land surface models, in the order of the settings."""
+
     land: Raster
     predictors: tuple[Raster, ...]
     regions: Polygons | None
@@ -205,6 +234,10 @@ class Inputs:
             solution=solution,
             other=other,
             gldas=open_gldas(names_of(directory, "gldas", settings.gldas)),
+            other_land=tuple(
+                open_gldas(names_of(directory, f"gldas.other {one.name}", one), one.variables, any_grid=True)
+                for one in settings.gldas.other
+            ),
             land=open_field("land", names_of(directory, "land", settings.land), "1"),
             predictors=tuple(
                 open_field(
@@ -236,7 +269,8 @@ class Inputs:
         yield self.solution.source
         if self.other is not None:
             yield self.other.source
-        yield from self.gldas.sources
+        for model in (self.gldas, *self.other_land):
+            yield from model.sources
         for raster in (self.land, *self.predictors):
             yield from raster.recipe.table.sources
 
@@ -366,6 +400,8 @@ def _check_spans(inputs: Inputs) -> None:
     spans = [("GRACE", inputs.solution_months), ("GLDAS", inputs.gldas.months)]
     if inputs.other is not None:
         spans.append((f"grace.other ({inputs.other.center})", inputs.other_months))
+    for one, model in zip(inputs.settings.gldas.other, inputs.other_land, strict=True):
+        spans.append((f"gldas.other {one.name}", model.months))
     for what, months in spans:
         if months[0] > BASE_MONTHS[0] or months[-1] < BASE_MONTHS[-1]:
             raise InputRefused(f"{what} reaches {_span(months)}; the baseline {'/'.join(BASELINE)} must lie in it")

@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from services.core.grid import Window
+from services.products.gwsa.balance import LACKS
+from services.products.gwsa.coarse import NO_LAND
 from services.products.gwsa.declaration import GWSA
 from services.products.gwsa.reach import Reach
 from services.products.gwsa.validation.footprint import Parts
@@ -181,9 +183,8 @@ def draw_footprint(path: Path, published: Published, parts: Parts | None) -> Non
     """What the climate explains of the trend, and what is left, with a dot where that is a loss that is sure."""
     if parts is None:
         raise NotComputed("there is no footprint")
-    cells = parts.cells
-    west, north = cells.column / 4 - 180, 90 - cells.row / 4
-    extent = (west, west + cells.width / 4, north - cells.height / 4, north)
+    extent = _extent(parts.cells)
+    west, north = extent[0], extent[3]
     every = np.abs(np.stack([parts.climate, parts.residual]))
     if not np.isfinite(every).any():
         raise NotComputed("no cell has a trend")
@@ -208,6 +209,46 @@ def draw_footprint(path: Path, published: Published, parts: Parts | None) -> Non
     figure.supxlabel(f"version {published.dataset.version.id}", x=0.99, ha="right", fontsize=6, color=GREY)
     figure.suptitle(_labelled(published, "Trend of groundwater storage in two parts, 1/4 degree"), fontsize=11)
     _save(figure, path)
+
+
+def draw_land_models(path: Path, published: Published, apart: Floats | None) -> None:
+    """How far the land surface models lie apart in each coarse cell."""
+    if apart is None:
+        raise NotComputed("there is one land surface model")
+    extent = _extent(published.cells)
+    figure, axes = _figure(_shape(extent), published)
+    axes.set_facecolor(LAND_WITHOUT)
+    image = axes.imshow(apart, extent=extent, cmap="viridis", vmin=0, interpolation="nearest")
+    figure.colorbar(image, ax=axes, label="root mean square difference of the water above ground water, cm")
+    _degrees(axes)
+    _title(axes, published, "How far land surface models lie apart")
+    _save(figure, path)
+
+
+def draw_cells(path: Path, published: Published, lacks: NDArray[np.uint8] | None) -> None:
+    """Which coarse cells with land have no value, and why."""
+    if lacks is None:
+        raise NotComputed("no cell holds land")
+    extent = _extent(published.cells)
+    figure, axes = _figure(_shape(extent), published)
+    shades = ("#ffffff", "#cfe0d2", BLUE, ORANGE, "#7a2048", "#ffd34d")
+    shown = np.where(lacks == NO_LAND, 0, lacks.astype(np.int64) + 1)
+    kinds = BoundaryNorm(np.arange(len(shades) + 1) - 0.5, len(shades))
+    axes.imshow(shown, extent=extent, cmap=ListedColormap(shades), norm=kinds, interpolation="nearest")
+    names = ("no land", "has a value", *LACKS[1:])
+    for shade, name, number in zip(shades, names, range(len(shades)), strict=True):
+        count = int((shown == number).sum())
+        axes.scatter([], [], marker="s", color=shade, edgecolors="black", linewidths=0.5, label=f"{name} ({count})")
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    _degrees(axes)
+    _title(axes, published, "Cells of 1/4 degree without a value")
+    _save(figure, path)
+
+
+def _extent(cells: Window) -> tuple[float, float, float, float]:
+    """West, east, south, north of coarse cells."""
+    west, north = cells.column / 4 - 180, 90 - cells.row / 4
+    return west, west + cells.width / 4, north - cells.height / 4, north
 
 
 def _map(published: Published, position: int) -> tuple[Floats, tuple[float, float, float, float]]:

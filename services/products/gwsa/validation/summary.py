@@ -16,6 +16,8 @@ def summary(report: Mapping[str, Any]) -> list[str]:
         ("wells", _wells),
         ("seams", _seams),
         ("centres", _centres),
+        ("land_models", _land_models),
+        ("cells", _cells),
         ("footprint", _footprint),
         ("truth", _truth),
     ):
@@ -105,13 +107,30 @@ def _seams(part: Mapping[str, Any]) -> list[str]:
 
 
 def _centres(part: Mapping[str, Any]) -> list[str]:
+    return [f"{part['centres']}: {_apart(part)}"]
+
+
+def _land_models(part: Mapping[str, Any]) -> list[str]:
+    return [
+        f"land model {name}: " + (f"not computed: {one['not_computed']}" if "not_computed" in one else _apart(one))
+        for name, one in part["models"].items()
+    ]
+
+
+def _apart(part: Mapping[str, Any]) -> str:
     apart = part["rms_difference_of_trends_cm_a_year"]
     trends = f"not computed: {apart['not_computed']}" if isinstance(apart, Mapping) else f"{apart:.3f} cm a year"
-    told = (
-        f"{part['centres']}: {part['rms_difference_cm']:.2f} cm apart (rms), median correlation "
-        f"{part['median_correlation']:.3f}, trends {trends}"
+    return (
+        f"{part['rms_difference_cm']:.2f} cm apart (rms), median correlation {part['median_correlation']:.3f}, trends "
+        f"{trends}"
     )
-    return [told, f"land models: not computed: {part['land_models']['not_computed']}"]
+
+
+def _cells(part: Mapping[str, Any]) -> list[str]:
+    why = ", ".join(f"{count} {reason}" for reason, count in part["lacks"].items() if count)
+    return [
+        f"cells of 1/4 degree with land and no value: {part['without_value']} of {part['with_land']} ({why or 'none'})"
+    ]
 
 
 def _footprint(part: Mapping[str, Any]) -> list[str]:
