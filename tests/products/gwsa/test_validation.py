@@ -226,7 +226,9 @@ def rainy(made: Made) -> Published:
     (inputs / "footprint.toml").unlink()
     (inputs / "footprint.toml").write_text(settings)
     version = made.published.dataset.version
-    longer = Dataset(made.published.dataset.store, replace(version, time=source.months))
+    (maps,), (series,) = version.maps, version.series
+    runs = {"maps": (replace(maps, periods=source.months),), "series": (replace(series, periods=source.months),)}
+    longer = Dataset(made.published.dataset.store, replace(version, time=source.months, **runs))
     return replace(made.published, dataset=longer, source=replace(source, directory=inputs))
 
 
