@@ -31,7 +31,7 @@ from services.products.gwsa.footprint import FootprintRecipe
 from tests.pipeline.synthetic import render
 from tiler.app import create_app
 
-type Floats = NDArray[np.float64]
+type Floats = NDArray[np.floating[Any]]
 
 STORAGE = Quantity(
     name="storage",
@@ -62,7 +62,8 @@ def rain(latitudes: Floats, longitudes: Floats) -> Floats:
     months = np.arange(FIRST - 48, FIRST + MONTHS)
     plain, north, east = np.random.default_rng(2).normal(size=(3, len(months), 1, 1))
     anomaly = plain + 0.2 * north * (latitudes[:, None] - 27) + 0.2 * east * (longitudes - 74)
-    return 200 + 50 * np.cos(2 * np.pi * months / 12)[:, None, None] + 25 * anomaly
+    field: Floats = 200 + 50 * np.cos(2 * np.pi * months / 12)[:, None, None] + 25 * anomaly
+    return field
 
 
 def drawn() -> Floats:

@@ -133,7 +133,7 @@ def test_a_reservoir_is_the_sum_of_what_came_before() -> None:
 
 def test_departures_are_from_the_month_of_the_year() -> None:
     months = np.arange(600, 636)
-    values = np.repeat(np.arange(36.0)[:, None] // 12, 2, axis=1) + (months % 12)[:, None]
+    values = np.repeat(np.arange(36.0)[:, None] // 12, 2, axis=1) + (months % 12)[:, None].astype(np.float64)
     left = departures(values, months, months)
     np.testing.assert_allclose(left[:, 0], np.arange(36) // 12 - 1.0)
     with pytest.raises(InputRefused, match="no fitted month is month 1 of a year"):
