@@ -47,6 +47,7 @@ def export(  # noqa: PLR0913 - what a card holds
     version: str,
     description: str,
     rows: ArrayLike,
+    held: str,
     table: str,
     command: str,
     synthetic: bool,
@@ -66,6 +67,7 @@ def export(  # noqa: PLR0913 - what a card holds
         version: of the model.
         description: one or two sentences for people.
         rows: held out, ``(row, feature)``, NaN is missing; a few hundred do, and each is asked ``features + 2`` times.
+        held: what these rows are and how they were held out, for people; the card says it with what was found.
         table: what the training rows are, for people.
         command: makes the model again.
         synthetic: whether the training rows were made up.
@@ -111,15 +113,22 @@ def export(  # noqa: PLR0913 - what a card holds
         made_with=f"xgboost {xgboost.__version__}",
     )
     predictor = Predictor.open(content, card)
+    largest = 0.0
     for case, changed in _cases(trees, forest, asked):
         answers = expected if changed is asked else trees.predict(changed)
+        found = predictor.predict(changed)
         refuse_difference(
-            f"{name}: {case}",
-            "XGBoost",
-            expected={OUTPUT.name: answers},
-            found=predictor.predict(changed),
-            tolerance=tolerance,
+            f"{name}: {case}", "XGBoost", expected={OUTPUT.name: answers}, found=found, tolerance=tolerance
         )
+        largest = max(largest, float(np.abs(answers - found[OUTPUT.name]).max()))
+    parity = Score(
+        output=OUTPUT.name,
+        split=f"ONNX against XGBoost: {held}",
+        rows=len(asked),
+        metrics={"largest_difference_cm": float(f"{largest:.0e}"), "largest_allowed_cm": tolerance[OUTPUT.name]},
+        synthetic=synthetic,
+    )
+    card = card.model_copy(update={"scores": [*card.scores, parity]})
     write_files(directory, {BOOSTER_FILE: trees.booster, MODEL_FILE: content, CARD_FILE: card.to_json().encode()})
     return card
 

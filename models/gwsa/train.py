@@ -28,6 +28,9 @@ LEAST_ROWS = 30
 
 _TOLD_EVERY = 25
 
+_DIGESTED = 65536
+"""Rows that are digested at a time."""
+
 type Floats = NDArray[np.float32]
 type Report = Callable[[str], None]
 
@@ -296,7 +299,8 @@ def open_booster(content: bytes, where: str) -> xgboost.Booster:
 
 def _checked(features: ArrayLike, target: ArrayLike, weights: ArrayLike | None) -> tuple[Floats, Floats, Floats | None]:
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused for it
-        rows = np.array(features, dtype=np.float32, order="C")
+        # a table is large: what is float32 already is not copied, and nothing is written into it
+        rows = np.asarray(features, dtype=np.float32, order="C")
         wanted = np.array(target, dtype=np.float32)
         shares = None if weights is None else np.array(weights, dtype=np.float32)
     if rows.ndim != 2 or wanted.shape != rows.shape[:1] or (shares is not None and shares.shape != wanted.shape):
@@ -313,7 +317,6 @@ def _checked(features: ArrayLike, target: ArrayLike, weights: ArrayLike | None) 
         raise TableRefused("a row's weight is negative or not finite")
     if shares is not None and np.count_nonzero(shares) < LEAST_ROWS:
         raise TableRefused(f"only {np.count_nonzero(shares)} rows have a weight above 0; {LEAST_ROWS} are the least")
-    rows[np.isnan(rows)] = np.nan  # one NaN, so that equal rows have one digest
     return rows, wanted, shares
 
 
@@ -413,7 +416,10 @@ def _digest(features: Sequence[Feature], rows: Floats, target: Floats, weights: 
     columns = [[feature.name, feature.units] for feature in features]
     found = hashlib.sha256(json.dumps([columns, rows.shape, weights is not None]).encode())
     for array in (rows, target, *(() if weights is None else (weights,))):
-        found.update(np.ascontiguousarray(array, dtype="<f4"))
+        for start in range(0, len(array), _DIGESTED):
+            part = np.array(array[start : start + _DIGESTED], dtype="<f4", order="C")
+            part[np.isnan(part)] = np.nan  # one NaN, so that equal rows have one digest
+            found.update(part)
     return found.hexdigest()
 
 

@@ -1,18 +1,23 @@
 """The command that derives a collection from a published one: analyse."""
 
-from typing import Annotated
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
+from services import products
 from services.cli.make import FreshOption, SchedulerOption, WorkersOption, publish_recipe
 from services.cli.session import DryRunOption, JsonOption, StoreOption, open_session
 from services.core.catalog import current_version
 from services.core.dataset import Dataset
 from services.core.errors import SettingsError
+from services.pipeline.recipe import Recipe
 from services.pipeline.trend import TrendRecipe
 
-ANALYSES = {"trend": TrendRecipe.of}
-"""Name -> what makes its recipe."""
+ANALYSES: dict[str, Callable[..., Recipe]] = {"trend": TrendRecipe.of}
+"""Name -> what makes its recipe, for any collection; products may bring more."""
 
 
 def register(app: typer.Typer) -> None:
@@ -23,11 +28,23 @@ def register(app: typer.Typer) -> None:
 def analyse(
     context: typer.Context,
     collection: Annotated[str, typer.Argument(metavar="ID", help="A published collection.")],
-    what: Annotated[str, typer.Argument(metavar="ANALYSIS", help="trend: slope, its standard error and p value.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="ANALYSIS",
+            help="trend: slope, its standard error and p value; footprint: what of it the climate does not explain.",
+        ),
+    ],
     variable: Annotated[str | None, typer.Option(help="Which variable.  [default: the first]")] = None,
     periods: Annotated[
         str | None,
         typer.Option("--periods", metavar="A/B", help="Periods to use, such as 2003-01/2014-12.  [default: all]"),
+    ] = None,
+    inputs: Annotated[
+        Path | None,
+        typer.Option(
+            "--inputs", metavar="DIR", help="What a footprint is told from.  [default: .cenote/inputs/PRODUCT]"
+        ),
     ] = None,
     scheduler: SchedulerOption = None,
     workers: WorkersOption = None,
@@ -37,9 +54,27 @@ def analyse(
     as_json: JsonOption = False,
 ) -> None:
     """Derive a collection of its own, ID_ANALYSIS, from the current version of a published one."""
-    if what not in ANALYSES:
-        raise SettingsError(f"there is no analysis {what!r}; there are {', '.join(ANALYSES)}")
+    known = _analyses()
+    if what not in known:
+        raise SettingsError(f"there is no analysis {what!r}; there are {', '.join(known)}")
+    product, make = known[what]
+    options: dict[str, Any] = {"variable": variable, "periods": periods}
+    if "inputs" in inspect.signature(make).parameters:
+        options["inputs"] = inputs if inputs is not None else Path(".cenote/inputs") / product
+    elif inputs is not None:
+        raise SettingsError(f"--inputs: the analysis {what} takes none")
     session = open_session(context, store, as_json=as_json)
     dataset = Dataset(session.store, current_version(session.store, collection)[1])
-    recipe = ANALYSES[what](session.store, dataset, variable=variable, periods=periods)
+    recipe = make(session.store, dataset, **options)
     publish_recipe(session, recipe, workers=workers, scheduler=scheduler, fresh=fresh, dry_run=dry_run)
+
+
+def _analyses() -> dict[str, tuple[str, Callable[..., Recipe]]]:
+    """Analysis -> the product that brings it, "" for those of any collection, and what makes its recipe."""
+    found = {name: ("", make) for name, make in ANALYSES.items()}
+    for product, package in products.find().items():
+        for name, make in getattr(package, "ANALYSES", {}).items():
+            if name in found:
+                raise SettingsError(f"two packages bring the analysis {name!r}, one of them {package.__name__}")
+            found[name] = (product, make)
+    return found

@@ -33,7 +33,13 @@ from services.pipeline.recipe import Each, Here, Recipe
 from services.pipeline.tasks import Workplace, run_task, write_metadata
 
 TASK_SECONDS = 1800.0
-"""No task finishing for this long ends a run."""
+"""No task finishing for this long ends a run; work on a list ends if besides no worker was busy with it."""
+
+BUSY_PERCENT = 5.0
+"""Share of a core that a process takes when it works, and not when it waits for what never comes (our choice)."""
+
+_ON = "the same command goes on from the ledger"
+_ANEW = "nothing of this step is kept, the same command begins it again"
 
 NO_WORKER_SECONDS = 300.0
 """No worker being there for this long ends a run."""
@@ -214,30 +220,42 @@ def _prepare(place: Workplace, records: dict[str, Record], client: Client | None
         prepare(each(client), progress.note)
 
 
-def each(client: Client | None) -> Each:
+def each(client: Client | None, *, idle_seconds: float = TASK_SECONDS) -> Each:
     """Work on every item of a list: on a client's workers, or one after another in this process.
 
-    What the work raises is raised here, and RenderFailed if nothing is done for TASK_SECONDS.
+    An item may take hours (a region that is learned), so there is no deadline for one. What the work raises is raised
+    here, and RenderFailed if for ``idle_seconds`` no item was done and no worker that has one was busy.
     """
-    return Here() if client is None else _There(client)
+    return Here() if client is None else _There(client, idle_seconds)
 
 
 class _There:
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, idle_seconds: float) -> None:
         self._client = client
+        self._idle_seconds = idle_seconds
 
     def __call__[T, R](self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         futures = [self._client.submit(work, item, pure=False) for item in items]
+        keys = {future.key for future in futures}
         finished: SimpleQueue[Future[Any]] = SimpleQueue()
         for future in futures:
             future.add_done_callback(finished.put)
         try:
             for _ in futures:
-                result: R = _next(self._client, finished, TASK_SECONDS).result()
+                done = _next(self._client, finished, self._idle_seconds, _ANEW, lambda: _busy(self._client, keys))
+                result: R = done.result()
                 yield result
         finally:
-            if self._client.status == "running":
-                self._client.cancel(futures)
+            left = [future for future in futures if not future.done()]
+            if left and self._client.status == "running":
+                self._client.cancel(left)
+
+
+def _busy(client: Client, keys: set[Any]) -> bool:
+    """Whether a worker that has one of these tasks takes CPU time."""
+    workers = client.scheduler_info()["workers"]
+    having = [address for address, tasks in client.processing().items() if not keys.isdisjoint(tasks)]
+    return any(workers[one]["metrics"].get("cpu", 0.0) >= BUSY_PERCENT for one in having if one in workers)
 
 
 def seal(place: Workplace, executed: int = 0, recorded: int = 0) -> Outcome:
@@ -386,22 +404,41 @@ def _distributed(
             client.cancel([future for future in pending if str(future.key) in left], force=True)
 
 
-def _next(client: Client, finished: "SimpleQueue[Future[Any]]", task_seconds: float) -> Future[Any]:
-    """The next finished task, within the client's own deadlines."""
+def _next(
+    client: Client,
+    finished: "SimpleQueue[Future[Any]]",
+    seconds: float,
+    again: str = _ON,
+    busy: Callable[[], bool] = lambda: False,
+) -> Future[Any]:
+    """The next finished task, within the client's own deadlines.
+
+    Args:
+        client: whose tasks they are.
+        finished: where they appear.
+        seconds: without a finished task and without anyone ``busy`` that end the run.
+        again: what the same command does after it ended, for the sentence.
+        busy: whether a worker works on one, so that the time begins anew.
+
+    Raises:
+        RenderFailed: if none is finished in time.
+    """
     started = time.monotonic()
     workerless: float | None = None
     while True:
         try:
-            return finished.get(timeout=min(5.0, task_seconds))
+            return finished.get(timeout=min(5.0, seconds))
         except Empty:
             now = time.monotonic()
         if client.status != "running":
-            raise RenderFailed("the connection to the dask scheduler is lost; the same command goes on from the ledger")
-        if now - started > task_seconds:
-            raise RenderFailed(f"no task finished for {task_seconds:.0f} s; the same command goes on from the ledger")
+            raise RenderFailed(f"the connection to the dask scheduler is lost; {again}")
+        if busy():
+            started = now
+        if now - started > seconds:
+            raise RenderFailed(f"no task finished for {seconds:.0f} s; {again}")
         workerless = None if client.nthreads() else (workerless or now)
         if workerless is not None and now - workerless > NO_WORKER_SECONDS:
-            raise RenderFailed(f"there has been no dask worker for {NO_WORKER_SECONDS:.0f} s")
+            raise RenderFailed(f"there has been no dask worker for {NO_WORKER_SECONDS:.0f} s; {again}")
 
 
 _PLACES: dict[str, Workplace] = {}

@@ -194,17 +194,16 @@ class TrendRecipe:
         stored = {
             one.name: np.full((len(periods), *window.shape), one.fill, dtype=one.dtype) for one in product.quantities
         }
-        positions = [self._dataset.time.starts.index(start) for start in self.months.starts]
         months = np.array(self.months.starts)
         for part in windows(window.shape, (SIDE, SIDE)):
             here = Window(
                 row=window.row + part.row, column=window.column + part.column, height=part.height, width=part.width
             )
-            raw = self._dataset.read_series(self.quantity, positions, here).reshape(len(months), -1)
-            some = ~self.quantity.missing(raw).all(axis=0)
+            series = self.series(here).reshape(len(months), -1)
+            some = ~np.isnan(series).all(axis=0)
             if not some.any():
                 continue
-            found = ols(self.quantity.decode(raw[:, some]), months)
+            found = ols(series[:, some], months)
             for quantity, values in zip(
                 product.quantities, (found.slope, found.standard_error, found.p_value), strict=True
             ):
@@ -212,6 +211,14 @@ class TrendRecipe:
                 whole[some] = values
                 stored[quantity.name][0, part.rows, part.columns] = quantity.pack(whole.reshape(part.shape))
         return stored
+
+    def series(self, window: Window) -> NDArray[np.floating[Any]]:
+        """The months of a window as they are fitted, ``(time, y, x)``, NaN where missing."""
+        positions = [self._dataset.time.starts.index(start) for start in self.months.starts]
+        decoded: NDArray[np.floating[Any]] = self.quantity.decode(
+            self._dataset.read_series(self.quantity, positions, window)
+        )
+        return decoded
 
     @cached_property
     def _dataset(self) -> Dataset:

@@ -13,6 +13,7 @@ root_zone_soil_moisture.zarr                               0.1 degree, m3 m-3, Z
 aquifers.geojson                                           three polygons
 wells.csv, wells_sites.csv                                 depth to water, m; places and specific yields
 gwsa.toml                                                  what is what
+footprint.toml                                             what drives the climate's part of a trend, and irrigation
 manifest.json                                              seed, size, generator, bytes and sha256 of each file
 =========================================================  ============================================================
 
@@ -156,6 +157,22 @@ units = "m"
 specific_yield = 0.15
 """
 
+_FOOTPRINT = f"""# {SYNTHETIC}
+least = 0.5
+
+[[climate]]
+name = "precipitation"
+files = "precipitation.nc"
+variable = "precipitation"
+units = "mm"
+
+[proxy]
+name = "irrigated"
+files = "irrigated.tif"
+units = "1"
+least = 0.25
+"""
+
 
 def write_groundwater(
     directory: Path,
@@ -202,6 +219,7 @@ def _tasks(world: Groundwater, seen: Seen, months: list[int]) -> Iterator[tuple[
     """Each file and what writes it."""
     settings = _SETTINGS.format(**asdict(world.region.wider(AREA)))
     yield "gwsa.toml", lambda part: part.write_text(settings)
+    yield "footprint.toml", lambda part: part.write_text(_FOOTPRINT)
     yield "aquifers.geojson", _write_aquifers
     yield "land_mask.tif", partial(_write_land, world=world)
     for name in _STATIC:

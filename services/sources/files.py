@@ -20,6 +20,7 @@ import fsspec
 import fsspec.core
 
 from services.core.errors import InputRefused
+from services.sources import digests
 from services.sources.broken import reading
 from services.sources.raster import KIND_NAMES, Kind
 
@@ -149,7 +150,7 @@ def check_unchanged(source: Source) -> None:
 
 
 def hashed(sources: Sequence[Source], progress: Progress | None = None) -> tuple[Source, ...]:
-    """The same sources with their digests, read once, piece by piece.
+    """The same sources with their digests: read once, piece by piece, or known from when they were read before.
 
     Raises:
         InputRefused: if one changed since it was looked at.
@@ -165,10 +166,36 @@ def hashed(sources: Sequence[Source], progress: Progress | None = None) -> tuple
 
     for source in sources:
         with reading(source.name):
-            digest = _store_digest(source, tell) if source.kind == "zarr" else _file_digest(local(source), tell)
+            digest = _digest(source, tell)
         check_unchanged(source)
         results.append(replace(source, sha256=digest))
+    digests.forget_old(_digests_folder())
     return tuple(results)
+
+
+def _digest(source: Source, tell: Callable[[int], None]) -> str:
+    place = local(source)
+    before = None if source.remote else _state(source)
+    known = None if before is None else digests.recall(before, _digests_folder())
+    if known is not None:
+        tell(source.size)
+        return known
+    began = time.time()
+    digest = _store_digest(source, tell) if source.kind == "zarr" else _file_digest(place, tell)
+    if before is not None and _state(source) == before:
+        digests.remember(before, digest, began, _digests_folder())
+    return digest
+
+
+def _state(source: Source) -> digests.State:
+    """What the system tells of a source on this machine's disks."""
+    if source.kind != "zarr":
+        return digests.State.of(source.location, [("", Path(source.location).stat())])
+    paths = [path for path, _, _ in _listing(source)]
+    base = Path(source.location)
+    return digests.State.of(
+        "\n".join((source.location, *source.parts)), [(path, (base / path).stat()) for path in paths]
+    )
 
 
 def with_parts(source: Source, parts: Iterable[str]) -> Source:
@@ -187,9 +214,16 @@ def objects(source: Source) -> list[str]:
 
 def cache_folder() -> Path:
     """Where copies of remote files are kept: CENOTE_CACHE, else the user's cache folder."""
+    return _cache_base() / "inputs"
+
+
+def _digests_folder() -> Path:
+    return _cache_base() / "digests"
+
+
+def _cache_base() -> Path:
     chosen = os.environ.get("CENOTE_CACHE")
-    base = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cenote"
-    return base / "inputs"
+    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cenote"
 
 
 def without_credentials(url: str) -> str:

@@ -1,4 +1,7 @@
-"""GLDAS Noah 2.1, a file a month: water in soil, snow and canopy, as NASA GES DISC publishes it."""
+"""GLDAS, a file a month: water in soil, snow and canopy, as NASA GES DISC publishes it; Noah 2.1 unless told otherwise.
+
+Other land surface models name their soil otherwise, and lie on other grids: ``Variables`` says which are theirs.
+"""
 
 import re
 from collections.abc import Sequence
@@ -9,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.core.errors import InputRefused
-from services.core.grid import Window
+from services.core.grid import Grid, Window
 from services.sources import files
 from services.sources.files import Source
 from services.sources.raster import Description
+from services.sources.resample import resampled
 from services.sources.units import water
 from services.sources.variables import COARSE, Described, Stored, described
 
@@ -31,11 +35,31 @@ _NAMED = re.compile(r"\.A([0-9]{4})([0-9]{2})\.")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Variables:
+    """What a land surface model calls its water."""
+
+    soil: tuple[str, ...]
+    """Layers of the soil, which are added: together they reach as deep as the model's soil does."""
+
+    snow: str
+    canopy: str | None
+    """None: it has none, which is no water."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them: the layers, snow, canopy."""
+        return (*self.soil, self.snow, *(() if self.canopy is None else (self.canopy,)))
+
+
+NOAH = Variables(soil=SOIL_LAYERS, snow=SNOW, canopy=CANOPY)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Shape:
     """Where the variables lie in a file: alike in most files of a set, so kept once."""
 
     stored: tuple[Stored, ...]
-    """In the order of ``VARIABLES``."""
+    """In the order of ``Variables.names``."""
 
     factors: tuple[float, ...]
     """kg m-2 per unit of the file, one each."""
@@ -43,7 +67,7 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True)
 class Gldas:
-    """Months of GLDAS Noah.
+    """Months of a land surface model.
 
     Raises:
         InputRefused: if months fall, occur twice, or one between the first and the last has no file.
@@ -58,6 +82,10 @@ class Gldas:
     shapes: tuple[Shape, ...]
     shape_of: tuple[int, ...]
     """Number of the shape of each file."""
+
+    variables: Variables = NOAH
+    grid: Grid = COARSE
+    """Of the files."""
 
     def __post_init__(self) -> None:
         for before, after in pairwise(zip(self.months, self.sources, strict=True)):
@@ -78,8 +106,8 @@ class Gldas:
             window: cells of ``COARSE``.
 
         Returns:
-            ``soil_moisture`` (the sum of the four layers), ``snow`` and ``canopy``, each ``(y, x)`` in kg m-2; NaN
-            where missing, in the sum where any layer is.
+            ``soil_moisture`` (the sum of the layers), ``snow`` and ``canopy``, each ``(y, x)`` in kg m-2; NaN
+            where missing, in the sum where any layer is. Files on another grid are read as ``resampled`` makes them.
 
         Raises:
             InputRefused: if no file holds the month, or its file is broken or changed since it was looked at.
@@ -90,40 +118,59 @@ class Gldas:
         at = month - self.months[0]
         shape = self.shapes[self.shape_of[at]]
         read = {
-            name: stored.read(self.sources[at], slice(0, 1), window)[0] * factor
-            for name, stored, factor in zip(VARIABLES, shape.stored, shape.factors, strict=True)
+            name: self._on_coarse(stored, self.sources[at], window) * factor
+            for name, stored, factor in zip(self.variables.names, shape.stored, shape.factors, strict=True)
         }
-        soil = read[SOIL_LAYERS[0]]
-        for name in SOIL_LAYERS[1:]:
+        soil = read[self.variables.soil[0]]
+        for name in self.variables.soil[1:]:
             soil = soil + read[name]
-        return {"soil_moisture": soil, "snow": read[SNOW], "canopy": read[CANOPY]}
+        canopy = self.variables.canopy
+        return {
+            "soil_moisture": soil,
+            "snow": read[self.variables.snow],
+            "canopy": np.zeros_like(soil) if canopy is None else read[canopy],
+        }
+
+    def _on_coarse(self, stored: Stored, source: Source, window: Window) -> NDArray[np.float64]:
+        def values(part: Window) -> NDArray[np.float64]:
+            read: NDArray[np.float64] = stored.read(source, slice(0, 1), part)[0]
+            return read
+
+        if self.grid == COARSE:
+            return values(window)
+        return resampled(self.grid, COARSE, window, values).astype(np.float64)
 
 
-def open_gldas(names: Sequence[str]) -> Gldas:
-    """Look at files of GLDAS Noah 2.1, one a month, in any order.
+def open_gldas(names: Sequence[str], variables: Variables = NOAH, *, any_grid: bool = False) -> Gldas:
+    """Look at files of a land surface model, one a month, in any order.
 
     Args:
         names: paths, globs or URLs.
+        variables: what the model calls its water.
+        any_grid: whether the files may lie on another grid than Noah's, all on the same.
 
     Raises:
         InputRefused: if one is none of a month, lacks a variable, has another grid or unit, or a month is missing.
     """
     found: list[tuple[int, Described]] = []
     for source in files.found(names):
-        look = described(source, VARIABLES)
-        if look.first.grid != COARSE:
+        look = described(source, variables.names)
+        if not any_grid and look.first.grid != COARSE:
             grid = look.first.grid
             raise InputRefused(
                 f"{source.name} has {grid.width} x {grid.height} cells of {grid.step_x} degrees and not GLDAS's "
                 f"{COARSE.width} x {COARSE.height} of {COARSE.step_x} from 90 N to 60 S"
             )
         found.append((_month(source.name, look.first), look))
+        if look.first.grid != found[0][1].first.grid:
+            raise InputRefused(f"{source.name} has another grid than {found[0][1].source.name}")
     found.sort(key=lambda item: item[0])
     shapes = [
         Shape(
             stored=look.stored,
             factors=tuple(
-                water(f"{look.source.name}: {name}", unit) for name, unit in zip(VARIABLES, look.units, strict=True)
+                water(f"{look.source.name}: {name}", unit)
+                for name, unit in zip(variables.names, look.units, strict=True)
             ),
         )
         for _, look in found
@@ -134,6 +181,8 @@ def open_gldas(names: Sequence[str]) -> Gldas:
         months=tuple(month for month, _ in found),
         shapes=distinct,
         shape_of=tuple(distinct.index(shape) for shape in shapes),
+        variables=variables,
+        grid=found[0][1].first.grid,
     )
 
 

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +36,35 @@ type Ring = NDArray[np.float64]
 """Longitudes and latitudes ``(n, 2)``."""
 
 
+type Geometries = tuple[shapely.Polygon | shapely.MultiPolygon, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Polygons:
     """Polygons in the file's order.
 
-    Longitudes of one that crosses the antimeridian go on beyond 180.
+    Outlines may be hundreds of megabytes, so they do not travel: what is sent to another process is the files' places
+    and digests, and it reads them there when they are asked for, once, and compares the digests.
+
+    Raises:
+        InputRefused: from ``geometries`` in another process, if a file is not what it was.
     """
 
     documents: tuple[Document, ...]
+    label: str | None
+    """The property that names a polygon; None: they are numbered."""
+
     names: tuple[str, ...]
-    geometries: tuple[shapely.Polygon | shapely.MultiPolygon, ...]
     mended: tuple[str, ...]
     """Names of those whose rings crossed themselves and were mended."""
+
+    @cached_property
+    def geometries(self) -> Geometries:
+        """Outlines; longitudes of one that crosses the antimeridian go on beyond 180."""
+        return _read_again(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     def __len__(self) -> int:
         return len(self.names)
@@ -93,7 +111,18 @@ def open_polygons(name: str, *, label: str | None = None) -> Polygons:
         names.append(own)
         geometries.append(whole)
         mended += [own] if was_mended else []
-    return Polygons(documents=read, names=tuple(names), geometries=tuple(geometries), mended=tuple(mended))
+    opened = Polygons(documents=read, label=label, names=tuple(names), mended=tuple(mended))
+    vars(opened)["geometries"] = tuple(geometries)  # where cached_property looks for them
+    return opened
+
+
+@lru_cache(maxsize=4)  # every task that a process does has them from here
+def _read_again(polygons: Polygons) -> Geometries:
+    first = polygons.documents[0]
+    again = open_polygons(first.location, label=polygons.label)
+    if [one.sha256 for one in again.documents] != [one.sha256 for one in polygons.documents]:
+        raise InputRefused(f"{first.name} changed since it was read")
+    return again.geometries
 
 
 def covered(polygons: Polygons, grid: Grid, window: Window) -> NDArray[np.int16]:

@@ -4,7 +4,7 @@
 series of regions and wells: a library's, one series at a time.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -116,17 +116,56 @@ def ols(values: Floats, months: Months, *, harmonics: int = 1, least: int = LEAS
         _fit(np.asarray(values[:, start : start + BLOCK], dtype=np.float64), design, follows, least)
         for start in range(0, values.shape[1], BLOCK)
     ]
-    slope, error, p_value, r1, freedom, count = (
-        np.concatenate([part[place] for part in parts]) if parts else np.empty(0) for place in range(6)
-    )
-    return Trend(
-        slope=slope,
-        standard_error=error,
-        p_value=p_value,
-        r1=r1,
-        freedom=freedom,
-        months=count.astype(np.int64),
-    )
+    return _joined(parts, 0).trend
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regression:
+    """A trend beside other columns; every array has the series last, float64, NaN where missing."""
+
+    trend: Trend
+    """What is left of the trend once the columns have taken theirs."""
+
+    coefficients: NDArray[np.float64]
+    """``(column, series)``, units of the values per unit of the column."""
+
+    squares: NDArray[np.float64]
+    """Sum of squared residuals, ``(series,)``."""
+
+
+def ols_beside(
+    values: Floats, months: Months, columns: Floats, *, chosen: int = 0, harmonics: int = 1, least: int = LEAST_MONTHS
+) -> Regression:
+    """Least squares as ``ols``, beside columns that each series has of its own: a + b t + cycle + sum of c_k x_k.
+
+    The trend is that of the values less c_k x_k, all fitted at once, so that a column which drifts takes no more of
+    the trend than its month-to-month variations tell. Its error is that of ``ols`` with as many degrees of freedom
+    fewer as there are columns, each of which is taken to lower r by (1 + 2 r) / n as the constant and the line do (our
+    choice: columns are as smooth; with columns of noise the error comes out a little wide).
+
+    Args:
+        values: ``(time, series)``, NaN where missing.
+        months: of the rows.
+        columns: ``(column, time, series)``; a series with a NaN in one, in any month, has no trend.
+        chosen: degrees of freedom that choosing the columns took, besides one for each.
+        harmonics: as ``ols``.
+        least: as ``ols``.
+
+    Raises:
+        InputRefused: if shapes or months do not fit.
+    """
+    design = _design(values, months, harmonics)
+    if columns.ndim != 3 or columns.shape[1:] != values.shape:
+        raise InputRefused(f"columns {columns.shape} are not (column, time, series) of values {values.shape}")
+    follows = np.diff(months) == 1
+    parts: list[Regression] = []
+    for start in range(0, values.shape[1], BLOCK):
+        some = slice(start, start + BLOCK)
+        beside = np.asarray(columns[:, :, some], dtype=np.float64)
+        lacking = np.isnan(beside).any(axis=(0, 1))
+        series = np.where(lacking, np.nan, np.asarray(values[:, some], dtype=np.float64))
+        parts.append(_fit(series, design, follows, least, np.where(lacking, 0.0, beside), chosen))
+    return _joined(parts, len(columns))
 
 
 def theil_sen(values: Floats, months: Months, *, harmonics: int = 1, least: int = LEAST_MONTHS) -> RankTrend:
@@ -212,17 +251,25 @@ def _design(values: Floats, months: Months, harmonics: int) -> NDArray[np.float6
 
 
 def _least_squares(
-    values: Floats, design: Floats, least: int
+    values: Floats, design: Floats, least: int, beside: Floats | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Values with 0 for missing ``(time, series)``, terms ``(terms, series)`` and variance of the slope per variance.
 
     Each series has the normal equations of its own months: sums over time of products of columns, for all at once.
+    ``beside`` are columns of its own behind those of the design, ``(column, time, series)``, without a NaN.
     """
     known = ~np.isnan(values)
-    terms = design.shape[1]
-    pairs = [(one, other) for one in range(terms) for other in range(terms)]
+    shared = design.shape[1]
+    own = np.empty((0, *values.shape)) if beside is None else beside * known
+    terms = shared + len(own)
+    pairs = [(one, other) for one in range(shared) for other in range(shared)]
     products = np.stack([design[:, one] * design[:, other] for one, other in pairs])
-    gram = (products @ known).T.reshape(-1, terms, terms)
+    gram = np.empty((terms, terms, values.shape[1])).transpose(2, 0, 1)
+    gram[:, :shared, :shared] = (products @ known).T.reshape(-1, shared, shared)
+    for at, column in enumerate(own, start=shared):
+        gram[:, :shared, at] = gram[:, at, :shared] = (design.T @ column).T
+        for other in range(shared, at + 1):
+            gram[:, other, at] = gram[:, at, other] = (column * own[other - shared]).sum(axis=0)
     scale = np.sqrt(np.diagonal(gram, axis1=1, axis2=2))
     enough = (known.sum(axis=0) >= max(least, terms + 1)) & (scale > 0).all(axis=1)
     scale[~enough] = 1.0
@@ -235,31 +282,45 @@ def _least_squares(
     present = np.where(known, values, 0.0)
     origin = present.sum(axis=0) / np.maximum(known.sum(axis=0), 1)
     present = np.where(known, values - origin, 0.0)
-    right = (design.T @ present).T / scale
-    found = (np.einsum("sij,sj->si", inverse, right) / scale).T
+    right = (design.T @ present).T
+    if len(own):
+        right = np.concatenate([right, (own * present).sum(axis=1).T], axis=1)
+    found = (np.einsum("sij,sj->si", inverse, right / scale) / scale).T
     found[0] += origin
     found[:, ~enough | poor] = np.nan
     return np.where(known, values, 0.0), found, inverse[:, 1, 1] / scale[:, 1] ** 2
 
 
 def _fit(
-    values: NDArray[np.float64], design: NDArray[np.float64], follows: NDArray[np.bool_], least: int
-) -> tuple[NDArray[np.float64], ...]:
-    """Slope, its standard error, p, r1, degrees of freedom and months of a block of series."""
+    values: NDArray[np.float64],
+    design: NDArray[np.float64],
+    follows: NDArray[np.bool_],
+    least: int,
+    beside: NDArray[np.float64] | None = None,
+    chosen: int = 0,
+) -> Regression:
+    """A block of series; see ``ols`` and ``ols_beside``."""
     known = ~np.isnan(values)
     count = known.sum(axis=0).astype(np.float64)
-    present, terms, variance = _least_squares(values, design, least)
+    present, terms, variance = _least_squares(values, design, least, beside)
     fitted = ~np.isnan(terms[0])
-    residual = np.where(known & fitted, present - design @ np.where(fitted, terms, 0.0), 0.0)
+    shared = design.shape[1]
+    fit = design @ np.where(fitted, terms[:shared], 0.0)
+    if beside is not None:
+        fit = fit + (beside * np.where(fitted, terms[shared:], 0.0)[:, None, :]).sum(axis=0)
+    residual = np.where(known & fitted, present - fit, 0.0)
     squares = (residual**2).sum(axis=0)
     # what rounding leaves of an exact fit is no noise
     size = (present**2).max(axis=0, initial=0.0) * count
     squares[squares <= size * 1e-24] = 0.0
     r1, pairs = _lag_one(residual, known, follows)
     r1[squares == 0] = 0.0
-    widened = np.clip((count * r1 + 2) / np.maximum(count - 4, 1), 0.0, MEMORY)
+    # every column that is as smooth as a line takes as much of the autocorrelation as the constant and the line do
+    smooth = 2 + len(terms) - shared + chosen
+    widened = np.clip((count * r1 + smooth) / np.maximum(count - 2 * smooth, 1), 0.0, MEMORY)
     widened[(r1 <= 0) | (squares == 0)] = 0.0
-    freedom = (count - (design.shape[1] - 2)) * (1 - widened) / (1 + widened) - 2
+    spent = len(terms) - 2 + chosen
+    freedom = (count - spent) * (1 - widened) / (1 + widened) - 2
     told = fitted & (pairs >= LEAST_PAIRS) & (freedom > 0)
     freedom = np.where(told, freedom, np.nan)
     slope = terms[1]
@@ -267,7 +328,31 @@ def _fit(
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(slope == 0, 0.0, np.abs(slope) / error)
     p_value = 2 * special.stdtr(freedom, -ratio)
-    return slope, error, np.where(told, p_value, np.nan), np.where(fitted, r1, np.nan), freedom, count
+    trend = Trend(
+        slope=slope,
+        standard_error=error,
+        p_value=np.where(told, p_value, np.nan),
+        r1=np.where(fitted, r1, np.nan),
+        freedom=freedom,
+        months=count.astype(np.int64),
+    )
+    return Regression(trend=trend, coefficients=terms[shared:], squares=np.where(fitted, squares, np.nan))
+
+
+def _joined(parts: list[Regression], columns: int) -> Regression:
+    """Blocks of series as one."""
+    if not parts:
+        none = np.empty(0)
+        trend = Trend(
+            slope=none, standard_error=none, p_value=none, r1=none, freedom=none, months=np.empty(0, dtype=np.int64)
+        )
+        return Regression(trend=trend, coefficients=np.empty((columns, 0)), squares=none)
+    whole = {one.name: np.concatenate([getattr(part.trend, one.name) for part in parts]) for one in fields(Trend)}
+    return Regression(
+        trend=Trend(**whole),
+        coefficients=np.concatenate([part.coefficients for part in parts], axis=1),
+        squares=np.concatenate([part.squares for part in parts]),
+    )
 
 
 def _lag_one(

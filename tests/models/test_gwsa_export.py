@@ -36,6 +36,7 @@ def ship(trees: Trees, directory: Path, **changes: Any) -> ModelCard:
         "version": "1",
         "description": "a test",
         "rows": HELD,
+        "held": "rows of another draw",
         "table": "made up",
         "command": "cenote train gwsa",
         "synthetic": True,
@@ -61,6 +62,9 @@ def test_the_card_says_what_the_trees_know(trees: Trees, shipped: Path) -> None:
     assert (card.training.rows, card.training.seed, card.training.synthetic) == (2000, 1, True)
     assert card.training.command == "cenote train gwsa"
     assert card.golden.tolerance == {"gwsa": PARITY * trees.spread}
+    (parity,) = card.scores
+    assert (parity.split, parity.rows) == ("ONNX against XGBoost: rows of another draw", len(HELD))
+    assert parity.metrics["largest_difference_cm"] <= parity.metrics["largest_allowed_cm"] == PARITY * trees.spread
     missing = np.array([value is None for value in card.golden.inputs["features"]]).reshape(8, 4)
     assert missing.any(axis=0).all()
     assert missing[-1].all()

@@ -36,7 +36,16 @@ def trees() -> Trees:
 @pytest.fixture
 def shipped(trees: Trees, tmp_path: Path) -> Path:
     given: dict[str, Any] = {"name": "gwsa_x", "version": "1", "description": "a test", "table": "made up"}
-    export(trees, tmp_path, rows=ROWS[:50], command="cenote train gwsa", synthetic=True, scores=[], **given)
+    export(
+        trees,
+        tmp_path,
+        rows=ROWS[:50],
+        held="another draw",
+        command="cenote train gwsa",
+        synthetic=True,
+        scores=[],
+        **given,
+    )
     return tmp_path
 
 

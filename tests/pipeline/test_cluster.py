@@ -246,6 +246,21 @@ def test_a_task_that_never_ends_is_given_up(client: Client, tmp_path: Path) -> N
     running.run(store, made, recipe, client, Quiet(), task_seconds=30.0)
 
 
+def burn(seconds: float) -> float:
+    """Take CPU time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        sum(range(10_000))
+    return seconds
+
+
+def test_an_item_may_take_long_while_a_worker_is_busy_with_it_and_not_while_it_waits(client: Client) -> None:
+    work = running.each(client, idle_seconds=2.0)
+    assert sorted(work(burn, [7.0, 0.1])) == [0.1, 7.0]
+    with pytest.raises(RenderFailed, match="no task finished for 2 s; nothing of this step is kept, the same command"):
+        list(work(time.sleep, [8.0]))
+
+
 @contextlib.contextmanager
 def dask(*words: str | Path, environment: dict[str, str] | None = None, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A dask process of the command line."""

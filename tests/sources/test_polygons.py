@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from services.core.errors import InputRefused
 from services.core.grid import Grid, Window
+from services.sources import polygons
 from services.sources.polygons import Polygons, covered, open_polygons
 
 FINE = Grid.of(west=-180, north=90, step_x="1/120", width=43200, height=18000)
@@ -221,3 +223,23 @@ def test_real_aquifers(realdata: Path) -> None:
     np.testing.assert_array_equal(covered(found, FINE, ganges), by_shapely(found, FINE, ganges))
     with pytest.raises(InputRefused, match=r"polygon 1 has no property 'name' that names it; it has n, id"):
         open_polygons(str(path), label="name")
+
+
+def test_outlines_do_not_travel_and_are_read_again_where_they_are_asked_for(tmp_path: Path) -> None:
+    circle = np.linspace(0, 2 * np.pi, 20_001)
+    ring = np.stack([10 + np.cos(circle), 20 + np.sin(circle)], axis=1)
+    ring[-1] = ring[0]
+    path = tmp_path / "round.geojson"
+    path.write_text(json.dumps({"type": "Polygon", "coordinates": [ring.tolist()]}))
+    found = open_polygons(str(path))
+    sent = pickle.dumps(found)
+    assert len(sent) < 2000
+    arrived = pickle.loads(sent)  # noqa: S301 - its own bytes
+    assert arrived == found
+    assert "geometries" not in vars(arrived)
+    assert arrived.geometries[0].equals(found.geometries[0])
+    assert pickle.loads(sent).geometries is arrived.geometries, "read once by a process"  # noqa: S301 - its own bytes
+    path.write_text(json.dumps({"type": "Polygon", "coordinates": [(ring + 1).tolist()]}))
+    polygons._read_again.cache_clear()
+    with pytest.raises(InputRefused, match=r"round\.geojson changed since it was read"):
+        _ = pickle.loads(sent).geometries  # noqa: S301 - its own bytes

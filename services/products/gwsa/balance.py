@@ -19,6 +19,9 @@ type Cells = NDArray[np.float64]
 STORES = ("soil_moisture", "snow", "canopy")
 """What GLDAS holds of the water that GRACE weighs."""
 
+LACKS = ("", "no GRACE", "no GLDAS", "neither GRACE nor GLDAS", f"balance beyond {LARGEST:g} cm")
+"""Why a cell has no value; the first means that it has one."""
+
 CM = 0.1
 """cm of water in 1 kg m-2, at 1000 kg m-3."""
 
@@ -42,8 +45,11 @@ class Balance:
     filled: NDArray[np.bool_]
     """Where ``twsa`` is filled."""
 
-    left_out: int
-    """Cells without a value because the balance passes LARGEST."""
+    lacks: NDArray[np.uint8]
+    """Why a cell has no value, ``(y, x)``: a number of LACKS."""
+
+    untold: NDArray[np.bool_]
+    """Cells with a value that another land surface model lacks, ``(y, x)``: the setting tells their uncertainty."""
 
 
 def balance(inputs: Inputs, window: Window) -> Balance:
@@ -53,7 +59,8 @@ def balance(inputs: Inputs, window: Window) -> Balance:
 
     - GRACE: what the file tells; else the root mean square difference of the other centre's solution; else the setting;
     - filling: what blanked months of the same kind were missed by (``gaps.fill``);
-    - each store: the setting's share of its standard deviation in time.
+    - the stores: the mean square by which those of other land surface models differ, all three together, where such
+      models are given and have values; else of each the setting's share of its standard deviation in time.
 
     Args:
         inputs: where everything is.
@@ -69,14 +76,16 @@ def balance(inputs: Inputs, window: Window) -> Balance:
     stores = _stores(inputs, axis, window)
     # a month without any solution is a gap of GRACE; a cell that lacks a month which GRACE has is no cell of it
     missing = ~np.isin(axis.starts, inputs.solution_months)
-    some = np.isfinite(weighed[~missing]).all(axis=0)
+    weighed_there = np.isfinite(weighed[~missing]).all(axis=0)
+    modelled = np.ones(weighed_there.shape, dtype=np.bool_)
     for name, values in stores.items():
         there = np.isfinite(values)
         partly = np.flatnonzero(there.any(axis=0) & ~there.all(axis=0))
         if partly.size:
             month = axis.ids[int(np.argmin(there[:, partly[0]]))]
             raise InputRefused(f"GLDAS {name} is missing in {partly.size} cells in some months only, first in {month}")
-        some &= there[0]
+        modelled &= there[0]
+    some = weighed_there & modelled
     filled = gaps.fill(
         weighed[:, some],
         gaps.METHODS[inputs.settings.grace.fill],
@@ -86,18 +95,27 @@ def balance(inputs: Inputs, window: Window) -> Balance:
     base = _baseline(axis)
     twsa = filled.values - filled.values[base].mean(axis=0)
     variance = _grace_error(inputs, axis, window, some, stated, twsa) ** 2 + filled.uncertainty**2
+    others = apart(inputs, axis, window, stores)[:, some]
+    told = ~np.isnan(others).any(axis=0) if len(others) else np.zeros(int(some.sum()), dtype=np.bool_)
+    if told.any():
+        variance = variance + np.where(told, (others**2).sum(axis=0) / len(others), 0.0)
     anomalies = {}
     gwsa = twsa.copy()
     for name, values in stores.items():
         term = values[:, some] * CM
         anomalies[name] = term - term[base].mean(axis=0)
         gwsa -= anomalies[name]
-        variance = variance + (inputs.settings.gldas.uncertainty * anomalies[name].std(axis=0)) ** 2
+        own = (inputs.settings.gldas.uncertainty * anomalies[name].std(axis=0)) ** 2
+        variance = variance + np.where(told, 0.0, own)
     untold = np.flatnonzero(~np.isfinite(np.broadcast_to(variance, gwsa.shape)).all(axis=0))
     if untold.size:
         raise InputRefused(f"{untold.size} cells have no uncertainty: does the other centre's solution lack them?")
     beyond = (np.abs(gwsa) > LARGEST).any(axis=0)
     gwsa[:, beyond] = np.nan
+    lacks = np.where(weighed_there, 0, 1) + np.where(modelled, 0, 2)
+    lacks[np.flatnonzero(some)[beyond]] = LACKS.index(LACKS[-1])
+    untold_land = np.zeros(some.shape, dtype=np.bool_)
+    untold_land[some] = ~told & ~beyond & bool(len(others))
     place = partial(_placed, some=some, shape=shape)
     return Balance(
         twsa=place(twsa),
@@ -105,8 +123,38 @@ def balance(inputs: Inputs, window: Window) -> Balance:
         gwsa=place(gwsa),
         uncertainty=place(np.where(beyond, np.nan, np.sqrt(variance))),
         filled=np.isfinite(place(gwsa)) & missing[:, None, None],
-        left_out=int(beyond.sum()),
+        lacks=lacks.astype(np.uint8).reshape(window.shape),
+        untold=untold_land.reshape(window.shape),
     )
+
+
+def apart(inputs: Inputs, axis: TimeAxis, window: Window, stores: dict[str, Cells]) -> Cells:
+    """How far the water of other land surface models lies from that of the balance.
+
+    Args:
+        inputs: where everything is.
+        axis: months of the balance.
+        window: cells of the coarse grid.
+        stores: of the balance, kg m-2, ``(time, cell)``.
+
+    Returns:
+        Root mean square difference of soil moisture, snow and canopy water together, each model less its own mean of
+        the baseline, over the months that both have: cm, ``(model, cell)``, NaN where a model lacks a month of them.
+
+    Raises:
+        InputRefused: if a file is broken or no longer what it was.
+    """
+    own = np.sum([stores[name] for name in STORES], axis=0) * CM
+    found = np.full((len(inputs.other_land), own.shape[1]), np.nan)
+    for number, model in enumerate(inputs.other_land):
+        at = [position for position, month in enumerate(axis.starts) if model.months[0] <= month <= model.months[-1]]
+        held = np.stack(
+            [np.sum(list(model.read(axis.starts[position], window).values()), axis=0).ravel() for position in at]
+        )
+        base = [place for place, position in enumerate(at) if axis.starts[position] in BASE_MONTHS]
+        difference = held * CM - own[at]
+        found[number] = np.sqrt(((difference - difference[base].mean(axis=0)) ** 2).mean(axis=0))
+    return found
 
 
 def _stores(inputs: Inputs, axis: TimeAxis, window: Window) -> dict[str, Cells]:

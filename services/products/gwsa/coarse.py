@@ -5,8 +5,6 @@ another file or another rule never meets what was computed before.
 """
 
 import json
-import shutil
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -23,9 +21,11 @@ from services.core.grid import Window, windows
 from services.core.time_axis import TimeAxis
 from services.pipeline.code import this_code
 from services.pipeline.recipe import Each
-from services.products.gwsa.balance import STORES, balance
+from services.products.gwsa.balance import LACKS, STORES, balance
 from services.products.gwsa.declaration import BASELINE, COARSE
 from services.products.gwsa.inputs import Inputs
+from services.products.gwsa.land import cells_with_land
+from services.products.gwsa.parts import made_beside
 from services.products.gwsa.reach import Reach
 from services.products.gwsa.regions import divided
 from services.sources.polygons import covered
@@ -34,6 +34,8 @@ type Cells = NDArray[np.float64]
 
 BAND_CELLS = 40 * 1440
 """Coarse cells that a task balances at a time: an array of all months is then 100 MB."""
+
+NO_LAND = 255
 
 _CHUNK = (32, 40, 90)
 _FIELDS = ("gwsa", "gwsa_uncertainty", "twsa", *STORES)
@@ -103,9 +105,9 @@ class Coarse:
             found[target] = self._array(name)[position, source.rows, source.columns]
         return found
 
-    def read_months(self, name: str, months: Sequence[int], window: Reach) -> Cells:
-        """A field in months in a row, ``(time, y, x)``, NaN where missing or beyond what was computed."""
-        found = np.full((len(months), *window.shape), np.nan)
+    def read_months(self, name: str, months: Sequence[int], window: Reach) -> NDArray[np.float32]:
+        """A field in months in a row, as kept, ``(time, y, x)``, NaN where missing or beyond what was computed."""
+        found = np.full((len(months), *window.shape), np.nan, dtype=np.float32)
         first = self._position(months[0])
         for source, target in window.parts(COARSE, self.window):
             part = self._array(name)[first : first + len(months), source.rows, source.columns]
@@ -118,6 +120,11 @@ class Coarse:
         some: NDArray[np.bool_] = np.isfinite(self._array("gwsa")[0])
         return some
 
+    @property
+    def goes_round(self) -> bool:
+        """Whether the columns of ``window`` go round the earth."""
+        return self.window.width == COARSE.width
+
     def read_filled(self, month: int) -> bool:
         """Whether a month was filled, which holds for all cells."""
         return bool(self._array("filled")[self._position(month)])
@@ -126,6 +133,11 @@ class Coarse:
         """A field with all months, ``(time, y, x)`` of ``window``, NaN where missing."""
         values: Cells = np.asarray(self._array(name)[:], dtype=np.float64)
         return values
+
+    def read_lacks(self) -> NDArray[np.uint8]:
+        """Why a cell of ``window`` has no value: a number of ``balance.LACKS``, NO_LAND where it holds no land."""
+        lacks: NDArray[np.uint8] = np.asarray(self._array("lacks")[:])
+        return lacks
 
     def read_labels(self) -> NDArray[np.int16]:
         """Region of every cell of ``window``."""
@@ -184,29 +196,28 @@ def prepare(inputs: Inputs, each: Each, note: Callable[[str], None]) -> Coarse:
     if coarse.is_prepared:
         return coarse
     axis, window = inputs.months, inputs.window
-    part = coarse.directory.with_name(f".{coarse.directory.name}.{uuid.uuid4().hex}.part")
     try:
-        _make_arrays(part, axis, window)
-        rows = max(_CHUNK[1], BAND_CELLS // window.width // _CHUNK[1] * _CHUNK[1])
-        bands = list(windows(window.shape, (rows, window.width)))
-        left_out = 0
-        for number, dropped in enumerate(each(partial(_band, inputs, part), bands), start=1):
-            left_out += dropped
-            note(f"water balance: {number} of {len(bands)} bands of the 1/4 degree grid")
-        facts = _divide(inputs, part)
-        facts["cells_left_out"] = left_out
-        (part / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
-        try:
-            part.rename(coarse.directory)
-        except OSError:
-            if not coarse.is_prepared:
-                raise
+        with made_beside(coarse.directory) as part:
+            _make_arrays(part, axis, window)
+            rows = max(_CHUNK[1], BAND_CELLS // window.width // _CHUNK[1] * _CHUNK[1])
+            bands = list(windows(window.shape, (rows, window.width)))
+            for number, _ in enumerate(each(partial(_band, inputs, part), bands), start=1):
+                note(f"water balance: {number} of {len(bands)} bands of the 1/4 degree grid")
+            facts = _divide(inputs, part)
+            lacking = {reason: count for reason, count in facts["land_cells_without_value"].items() if count}
+            if lacking:
+                told = ", ".join(f"{count} {reason}" for reason, count in lacking.items())
+                note(f"water balance: cells of 1/4 degree with land and no value: {told}")
+            (part / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+            try:
+                part.rename(coarse.directory)
+            except OSError:
+                if not coarse.is_prepared:
+                    raise
     except OSError as error:
         raise InputRefused(
             f"{coarse.directory.parent} cannot be written ({error.strerror}); the coarse fields are kept there"
         ) from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return coarse
 
 
@@ -224,6 +235,9 @@ def _make_arrays(part: Path, axis: TimeAxis, window: Window) -> None:
             dimension_names=("time", "y", "x"),
             attributes={"units": "cm", "baseline": "/".join(BASELINE)},
         )
+    rows = (chunks[1], window.width)
+    for name, dtype in (("lacks", "uint8"), ("untold", "bool")):
+        group.create_array(name, shape=window.shape, chunks=rows, dtype=dtype, dimension_names=("y", "x"))
     group.create_array("region", shape=window.shape, chunks=window.shape, dtype="int16", dimension_names=("y", "x"))
     filled = group.create_array(
         "filled", shape=(len(axis),), chunks=(len(axis),), dtype="bool", dimension_names=("time",)
@@ -253,7 +267,7 @@ def _make_arrays(part: Path, axis: TimeAxis, window: Window) -> None:
     time[:] = axis.bounds[:, 0].astype("datetime64[D]").astype(np.int64)
 
 
-def _band(inputs: Inputs, part: Path, band: Window) -> int:
+def _band(inputs: Inputs, part: Path, band: Window) -> None:
     """Balance the rows of a band, whole rows of chunks, and write them."""
     here = Window(row=inputs.window.row + band.row, column=inputs.window.column, height=band.height, width=band.width)
     found = balance(inputs, here)
@@ -261,7 +275,9 @@ def _band(inputs: Inputs, part: Path, band: Window) -> int:
     fields = {"gwsa": found.gwsa, "gwsa_uncertainty": found.uncertainty, "twsa": found.twsa, **found.stores}
     for name, values in fields.items():
         group[name][:, band.rows, :] = values.astype(np.float32)
-    return found.left_out
+    land = cells_with_land(inputs.land, here)
+    group["lacks"][band.rows, :] = np.where(land, found.lacks, NO_LAND)
+    group["untold"][band.rows, :] = land & found.untold
 
 
 def _divide(inputs: Inputs, part: Path) -> dict[str, Any]:
@@ -278,7 +294,13 @@ def _divide(inputs: Inputs, part: Path) -> dict[str, Any]:
     group["region"][:] = labels
     group["filled"][:] = ~np.isin(inputs.months.starts, inputs.solution_months)
     (part / "regions.json").write_text(json.dumps(regions), encoding="utf-8")
+    lacks = group["lacks"][:]
     return {
         "cells": int(valid.sum()),
+        "land_cells": int((lacks != NO_LAND).sum()),
+        "land_cells_without_value": {
+            reason: int((lacks == number).sum()) for number, reason in enumerate(LACKS) if reason
+        },
+        "land_cells_without_other_land_model": int(group["untold"][:].sum()),
         "months_filled": int((~np.isin(inputs.months.starts, inputs.solution_months)).sum()),
     }

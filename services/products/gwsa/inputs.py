@@ -22,7 +22,7 @@ from services.sources.documents import Document
 from services.sources.field import Field as Raster
 from services.sources.field import open_field
 from services.sources.files import Source
-from services.sources.gldas import Gldas, open_gldas
+from services.sources.gldas import NOAH, Gldas, Variables, open_gldas
 from services.sources.grace import Mascons, open_mascons
 from services.sources.polygons import Polygons, open_polygons
 
@@ -33,11 +33,13 @@ MONTH = Step.parse("P1M")
 type Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
+    """A table of a settings file: nothing else may stand in it."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Files(_Part):
+class Files(Part):
     """Files of one kind; a pattern of names in the directory, or several."""
 
     files: str | list[str]
@@ -65,11 +67,37 @@ class GraceSettings(Files):
         return self
 
 
+class LandModelSettings(Files):
+    """Another land surface model, a file a month on any grid, and what it calls its water; Noah's names by default."""
+
+    name: Name
+    soil: list[str] = Field(default=list(NOAH.soil), min_length=1)
+    snow: str = NOAH.snow
+    canopy: str | None = NOAH.canopy
+    """An empty text: it has none."""
+
+    @property
+    def variables(self) -> Variables:
+        """As the reader takes them."""
+        return Variables(soil=tuple(self.soil), snow=self.snow, canopy=self.canopy or None)
+
+
 class GldasSettings(Files):
     """The land surface model, and how uncertain it is."""
 
     uncertainty: float = Field(default=0.2, gt=0)
-    """Of each term, as a share of its standard deviation in time (our choice)."""
+    """Of each term, as a share of its standard deviation in time, where no other model tells (our choice)."""
+
+    other: list[LandModelSettings] = []
+    """Other models: how far their water lies from this one's is the uncertainty where they have values."""
+
+    @model_validator(mode="after")
+    def _holds(self) -> Self:
+        names = [one.name for one in self.other]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"land surface model {twice[0]!r} stands twice")
+        return self
 
 
 class RegionSettings(Files):
@@ -90,7 +118,7 @@ class PredictorSettings(Files):
     """As ``cenote ingest --time``."""
 
 
-class TreeSettings(_Part):
+class TreeSettings(Part):
     """How trees are grown; see ``models.gwsa.train.Settings``.
 
     Few and shallow ones did better than a peer's 500 of depth 10 on a real step in scale (gwsa_bangladesh.json).
@@ -121,7 +149,7 @@ class WellSettings(Files):
     specific_yield: float | None = Field(default=None, gt=0, lt=1)
 
 
-class Settings(_Part):
+class Settings(Part):
     """``gwsa.toml``."""
 
     grace: GraceSettings
@@ -175,6 +203,9 @@ class Inputs:
     solution: Mascons
     other: Mascons | None
     gldas: Gldas
+    other_land: tuple[Gldas, ...]
+    """Other land surface models, in the order of the settings."""
+
     land: Raster
     predictors: tuple[Raster, ...]
     regions: Polygons | None
@@ -202,12 +233,16 @@ class Inputs:
             settings_file=settings_file,
             solution=solution,
             other=other,
-            gldas=open_gldas(_names(directory, "gldas", settings.gldas)),
-            land=open_field("land", _names(directory, "land", settings.land), "1"),
+            gldas=open_gldas(names_of(directory, "gldas", settings.gldas)),
+            other_land=tuple(
+                open_gldas(names_of(directory, f"gldas.other {one.name}", one), one.variables, any_grid=True)
+                for one in settings.gldas.other
+            ),
+            land=open_field("land", names_of(directory, "land", settings.land), "1"),
             predictors=tuple(
                 open_field(
                     one.name,
-                    _names(directory, f"predictor {one.name}", one),
+                    names_of(directory, f"predictor {one.name}", one),
                     one.units,
                     variable=one.variable,
                     time=one.time,
@@ -221,7 +256,7 @@ class Inputs:
             cautions=tuple(
                 open_polygons(name)
                 for one in settings.cautions
-                for name in _names(directory, f"caution {one.name}", one)
+                for name in names_of(directory, f"caution {one.name}", one)
             ),
             solution_months=_months(solution),
             other_months=() if other is None else _months(other),
@@ -234,7 +269,8 @@ class Inputs:
         yield self.solution.source
         if self.other is not None:
             yield self.other.source
-        yield from self.gldas.sources
+        for model in (self.gldas, *self.other_land):
+            yield from model.sources
         for raster in (self.land, *self.predictors):
             yield from raster.recipe.table.sources
 
@@ -262,7 +298,7 @@ class Inputs:
         outlines = [document for polygons in self._polygons for document in polygons.documents]
         read: list[Source | Document] = [*known, *files.hashed(plain, progress), *outlines, self.settings_file]
         for source in read:
-            name = _relative(self.directory, source.location)
+            name = relative(self.directory, source.location)
             digests[name] = Input(name=name, size=source.size, sha256=source.sha256)
         return replace(self, digests=tuple(digests[name] for name in sorted(digests)))
 
@@ -312,9 +348,18 @@ def read_settings(directory: Path) -> tuple[Settings, Document]:
         raise InputRefused(
             f"{directory} holds no {SETTINGS}, which says what each file is; services/products/gwsa/README.md shows one"
         )
+    return parsed(path, Settings)
+
+
+def parsed[T: BaseModel](path: Path, model: type[T]) -> tuple[T, Document]:
+    """Read a TOML file as a model of its entries.
+
+    Raises:
+        InputRefused: if it cannot be read or does not hold; names the entry.
+    """
     document, body = documents.read(str(path))
     try:
-        return Settings.model_validate(tomllib.loads(documents.text(str(path), body))), document
+        return model.model_validate(tomllib.loads(documents.text(str(path), body))), document
     except tomllib.TOMLDecodeError as error:
         raise InputRefused(f"{path} is no TOML: {error}") from None
     except ValidationError as error:
@@ -323,19 +368,24 @@ def read_settings(directory: Path) -> tuple[Settings, Document]:
         raise InputRefused(f"{path}: {place + ': ' if place else ''}{first['msg']}") from None
 
 
-def _names(directory: Path, what: str, entry: Files) -> list[str]:
+def names_of(directory: Path, what: str, entry: Files, settings: str = SETTINGS) -> list[str]:
+    """Files of a directory that an entry of its settings names.
+
+    Raises:
+        InputRefused: if a pattern names none.
+    """
     found: list[str] = []
     for pattern in entry.patterns:
         # an absolute pattern replaces the directory
         matches = [pattern] if "://" in pattern else sorted(glob.glob(str(directory / pattern)))  # noqa: PTH207
         if not matches:
-            raise InputRefused(f"{directory / SETTINGS}: {what} names {pattern!r}, and {directory} holds no such file")
+            raise InputRefused(f"{directory / settings}: {what} names {pattern!r}, and {directory} holds no such file")
         found += matches
     return found
 
 
 def _only(directory: Path, what: str, entry: Files) -> str:
-    names = _names(directory, what, entry)
+    names = names_of(directory, what, entry)
     if len(names) != 1:
         raise InputRefused(f"{directory / SETTINGS}: {what} must be one file, and {entry.files!r} is {len(names)}")
     return names[0]
@@ -350,6 +400,8 @@ def _check_spans(inputs: Inputs) -> None:
     spans = [("GRACE", inputs.solution_months), ("GLDAS", inputs.gldas.months)]
     if inputs.other is not None:
         spans.append((f"grace.other ({inputs.other.center})", inputs.other_months))
+    for one, model in zip(inputs.settings.gldas.other, inputs.other_land, strict=True):
+        spans.append((f"gldas.other {one.name}", model.months))
     for what, months in spans:
         if months[0] > BASE_MONTHS[0] or months[-1] < BASE_MONTHS[-1]:
             raise InputRefused(f"{what} reaches {_span(months)}; the baseline {'/'.join(BASELINE)} must lie in it")
@@ -362,6 +414,7 @@ def _span(months: Sequence[int]) -> str:
     return f"{np.datetime64(months[0], 'M')}..{np.datetime64(months[-1], 'M')}"
 
 
-def _relative(place: Path, location: str) -> str:
+def relative(place: Path, location: str) -> str:
+    """Name of a file: within the directory, else where it lies."""
     path = Path(location)
     return str(path.relative_to(place)) if path.is_relative_to(place) else location

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,7 @@ def divided(
     Args:
         covered: index of the polygon that holds each cell's centre, -1 for none, ``(Y, X)``.
         names: of the polygons.
-        grid: where the cells lie.
+        grid: where the cells lie; the last column lies beside the first where it goes round the earth.
         valid: cells with values, ``(Y, X)``.
 
     Returns:
@@ -55,8 +56,8 @@ def divided(
     down = np.floor((90 - grid.latitudes) / REST_DEGREES).astype(np.int64)
     rest = down[:, None] * (360 // REST_DEGREES) + across + len(names)
     labels = np.where(covered >= 0, covered, rest)
-    labels = _nearest(np.where(valid, labels, -1))
-    _merge(labels, valid)
+    labels = _nearest(np.where(valid, labels, -1), around=grid.is_global)
+    _merge(labels, valid, around=grid.is_global)
     kept = np.unique(labels)
     texts = [names[one] if one < len(names) else _rest_name(int(one) - len(names)) for one in kept]
     return np.searchsorted(kept, labels).astype(np.int16), _unique(texts)
@@ -90,20 +91,41 @@ def shares(labels: Labels) -> list[tuple[int, NDArray[np.float64]]]:
     return [(region, share / total) for region, share in found]
 
 
-def with_buffer(labels: Labels, region: int, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Cells with values whose rows a region learns from: its own and those within BUFFER cells, ``(Y, X)``."""
-    distance = ndimage.distance_transform_edt(labels != region)
+def with_buffer(labels: Labels, region: int, valid: NDArray[np.bool_], *, around: bool) -> NDArray[np.bool_]:
+    """Cells with values whose rows a region learns from: its own and those within BUFFER cells, ``(Y, X)``.
+
+    Args:
+        labels: region of each cell, ``(Y, X)``.
+        region: which one.
+        valid: cells with values.
+        around: whether the columns go round the earth, so that the last lies beside the first.
+    """
+    side = BUFFER if around else 0
+    distance = _unrolled(ndimage.distance_transform_edt(_rolled(labels, side) != region), side)
     near: NDArray[np.bool_] = (distance <= BUFFER) & valid
     return near
 
 
-def _nearest(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    places = ndimage.distance_transform_edt(labels < 0, return_distances=False, return_indices=True)
-    filled: NDArray[np.int64] = labels[tuple(places)]
+def _rolled(cells: NDArray[Any], side: int) -> NDArray[Any]:
+    """With so many columns of the other edge at each edge."""
+    return np.pad(cells, ((0, 0), (side, side)), mode="wrap") if side else cells
+
+
+def _unrolled(cells: NDArray[Any], side: int) -> NDArray[Any]:
+    return cells[..., side : cells.shape[-1] - side]
+
+
+def _nearest(labels: NDArray[np.int64], *, around: bool) -> NDArray[np.int64]:
+    """Cells below 0 take the label of the nearest other."""
+    # half a turn on each side is as far as a nearest cell can be
+    side = -(-labels.shape[1] // 2) if around else 0
+    wide = _rolled(labels, side)
+    places = ndimage.distance_transform_edt(wide < 0, return_distances=False, return_indices=True)
+    filled: NDArray[np.int64] = _unrolled(wide[tuple(places)], side)
     return filled
 
 
-def _merge(labels: NDArray[np.int64], valid: NDArray[np.bool_]) -> None:
+def _merge(labels: NDArray[np.int64], valid: NDArray[np.bool_], *, around: bool) -> None:
     while True:
         regions, counts = np.unique(labels[valid], return_counts=True)
         if len(regions) == 1 or counts.min() >= LEAST:
@@ -111,8 +133,9 @@ def _merge(labels: NDArray[np.int64], valid: NDArray[np.bool_]) -> None:
         # ties go to the lower number: the outcome must not depend on the machine
         small = regions[counts.argmin()]
         own = labels == small
-        around = ndimage.binary_dilation(own) & ~own
-        neighbours, borders = np.unique(labels[around], return_counts=True)
+        side = 1 if around else 0
+        beside = _unrolled(ndimage.binary_dilation(_rolled(own, side)), side) & ~own
+        neighbours, borders = np.unique(labels[beside], return_counts=True)
         labels[own] = neighbours[borders.argmax()]
 
 

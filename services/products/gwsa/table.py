@@ -1,7 +1,5 @@
 """Predictors over land of the coarse cells, month by month: made once from the inputs, kept beside the coarse field."""
 
-import shutil
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -19,6 +17,7 @@ from services.products.gwsa.coarse import Coarse
 from services.products.gwsa.declaration import FACTOR, FINE
 from services.products.gwsa.inputs import Inputs
 from services.products.gwsa.land import land_of
+from services.products.gwsa.parts import made_beside
 from services.products.gwsa.reach import Reach
 
 type Floats = NDArray[np.float32]
@@ -96,34 +95,36 @@ def tabulate(inputs: Inputs, coarse: Coarse, each: Each, note: Callable[[str], N
     )
     if table.path.is_dir():
         return table
-    part = table.path.with_name(f".{_FILE}.{uuid.uuid4().hex}.part")
     shape = coarse.window.shape
     try:
-        group = zarr.create_group(part, zarr_format=3)
-        group.create_array(_LAND, shape=shape, chunks=shape, dtype="float64", dimension_names=("y", "x"))
-        for raster in inputs.predictors:
-            size, names = ((len(months), *shape), ("time", "y", "x")) if raster.monthly else (shape, ("y", "x"))
-            group.create_array(
-                raster.name,
-                shape=size,
-                chunks=(1, *shape) if raster.monthly else shape,
-                dtype="float32",
-                fill_value=np.nan,
-                dimension_names=names,
-                attributes={"units": raster.units},
-            )
-        work = partial(_average, inputs, part, coarse.window)
-        items = [(-1, None), *enumerate(months)] if any(table.monthly) else [(-1, None)]
-        for number, _ in enumerate(each(work, items), start=1):
-            if number % 12 == 0 or number == len(items):
-                note(f"predictors over land: {number} of {len(items)} maps averaged")
-        part.rename(table.path)
+        with made_beside(table.path) as part:
+            _make_arrays(part, inputs, months, shape)
+            work = partial(_average, inputs, part, coarse.window)
+            items = [(-1, None), *enumerate(months)] if any(table.monthly) else [(-1, None)]
+            for number, _ in enumerate(each(work, items), start=1):
+                if number % 12 == 0 or number == len(items):
+                    note(f"predictors over land: {number} of {len(items)} maps averaged")
+            part.rename(table.path)
     except OSError as error:
         if not table.path.is_dir():
             raise InputRefused(f"{table.path} cannot be written: {error}") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return table
+
+
+def _make_arrays(part: Path, inputs: Inputs, months: tuple[int, ...], shape: tuple[int, int]) -> None:
+    group = zarr.create_group(part, zarr_format=3)
+    group.create_array(_LAND, shape=shape, chunks=shape, dtype="float64", dimension_names=("y", "x"))
+    for raster in inputs.predictors:
+        size, names = ((len(months), *shape), ("time", "y", "x")) if raster.monthly else (shape, ("y", "x"))
+        group.create_array(
+            raster.name,
+            shape=size,
+            chunks=(1, *shape) if raster.monthly else shape,
+            dtype="float32",
+            fill_value=np.nan,
+            dimension_names=names,
+            attributes={"units": raster.units},
+        )
 
 
 def _average(inputs: Inputs, part: Path, window: Window, item: tuple[int, int | None]) -> None:

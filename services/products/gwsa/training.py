@@ -14,7 +14,7 @@ from models.card import Score
 from models.errors import ModelError, TableRefused
 from services.core.errors import InputRefused, ModelRefused
 from services.pipeline.recipe import Each, Here
-from services.products.gwsa import transfer
+from services.products.gwsa import held_out, transfer
 from services.products.gwsa.coarse import Coarse, prepare
 from services.products.gwsa.declaration import COARSE
 from services.products.gwsa.detail import REGIONS_FILE, Region, Regions
@@ -31,12 +31,13 @@ TRAINED = "trained.json"
 """What ``train`` writes beside the regions' folders."""
 
 ROWS = "rows.npy"
-"""Rows of a region that the exported graph must answer as the trees do."""
-
-PARITY_ROWS = 2000
+"""Rows of a region, held out, that the exported graph must answer as the trees do."""
 
 MOST_MONTHS = 60
 """Months that the detail is scored in, spread evenly (our choice: the folds take most of the time of training)."""
+
+MOST_ROWS = 4_000_000
+"""Rows that a region learns from; where it has more, of months spread evenly (our choice: 22 features are 350 MB)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +126,7 @@ def export(trained: Path, out: Path, note: Note) -> None:
                 version="1",
                 description=_text(name, synthetic=document["synthetic"]),
                 rows=np.load(trained / name / ROWS),
+                held=held_out.WHAT,
                 table="departures of the 1/4 degree water balance from its 1 degree means, beside those of predictors",
                 command="cenote train gwsa",
                 synthetic=document["synthetic"],
@@ -192,7 +194,7 @@ def _learn(inputs: Inputs, coarse: Coarse, table: Table, out: Path, seed: int, r
     number, name = region
     labels = coarse.read_labels()
     valid = coarse.valid & (table.land > 0)
-    near = with_buffer(labels, number, valid)
+    near = with_buffer(labels, number, valid, around=coarse.goes_round)
     if not near.any():
         raise InputRefused(f"region {name} has no cell with land")
     scene, inner = surroundings(coarse, table, valid, near, table.months)
@@ -218,20 +220,24 @@ def _learn(inputs: Inputs, coarse: Coarse, table: Table, out: Path, seed: int, r
         except TableRefused:
             return None  # too little is left outside this fold
 
-    features, target, weights = scene.rows(inside(near), range(len(scene.months)))
+    here = inside(near)
+    months = transfer.months_of(len(scene.months), max(1, MOST_ROWS // int(here.sum())))
+    features, target, weights = scene.rows(here, months)
     try:
         trees = learn(features, target, weights=weights)
-    except ModelError as error:
+        asked = held_out.held_out(inputs, coarse, near, features, seed)
+    except (ModelError, ModelRefused) as error:
         raise ModelRefused(f"{name}: {error}") from error
+    rows = len(features)
+    del features, target, weights  # the folds need their memory
     scored = replace(scene, **_thinned(scene))
     try:
-        found = transfer.worth(scored, inside((labels == number) & valid), inside(near), fitted, seed)
+        found = transfer.worth(scored, inside((labels == number) & valid), here, fitted, seed)
     except ModelError as error:
         raise ModelRefused(f"{name}: {error}") from error
     trees.write(out / name)
-    chosen = np.random.default_rng(seed).choice(len(features), min(PARITY_ROWS, len(features)), replace=False)
-    np.save(out / name / ROWS, features[np.sort(chosen)])
-    return _Learned(name=name, worth=found, rows=len(features))
+    np.save(out / name / ROWS, asked)
+    return _Learned(name=name, worth=found, rows=rows)
 
 
 def _thinned(scene: transfer.Scene) -> dict[str, Any]:
@@ -256,16 +262,7 @@ def surroundings(
         near: the cells that are asked for.
         months: in a row; features can be asked for in those that the table has.
     """
-    window = coarse.window
-    rows, columns = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
-    top, left = (
-        (first + start) // SCALE * SCALE for first, start in ((window.row, rows[0]), (window.column, columns[0]))
-    )
-    bottom, right = (
-        -(-(first + stop + 1) // SCALE) * SCALE
-        for first, stop in ((window.row, rows[-1]), (window.column, columns[-1]))
-    )
-    inner = Reach(row=int(top), column=int(left), height=int(bottom - top), width=int(right - left))
+    inner = box(coarse, near)
     outer = inner.grown(HALO * SCALE)
     lines = np.clip(outer.places(COARSE)[0], 0, COARSE.height - 1)
     scene = transfer.Scene(
@@ -276,6 +273,35 @@ def surroundings(
         row_areas=COARSE.row_areas[lines],
     )
     return scene, inner
+
+
+def box(coarse: Coarse, cells: NDArray[np.bool_]) -> Reach:
+    """Whole blocks around cells of the coarse window ``(Y, X)``, the shorter way round the earth."""
+    window = coarse.window
+    rows = np.flatnonzero(cells.any(axis=1))
+    west, east = _ends(cells.any(axis=0), around=coarse.goes_round)
+    top, left = ((first + start) // SCALE * SCALE for first, start in ((window.row, rows[0]), (window.column, west)))
+    bottom, right = (
+        -(-(first + stop + 1) // SCALE) * SCALE for first, stop in ((window.row, rows[-1]), (window.column, east))
+    )
+    return Reach(row=int(top), column=int(left), height=int(bottom - top), width=int(right - left))
+
+
+def _ends(some: NDArray[np.bool_], *, around: bool) -> tuple[int, int]:
+    """First and last column of some, the shorter way round the earth; the first may be negative."""
+    columns = np.flatnonzero(some)
+    first, last = int(columns[0]), int(columns[-1])
+    if not around:
+        return first, last
+    empty = np.diff(columns, append=columns[0] + some.size) - 1
+    widest = int(empty.argmax())
+    if empty[widest] < 2 * SCALE:
+        return 0, some.size - 1  # in whole blocks it would meet itself
+    if widest == columns.size - 1:
+        return first, last
+    first, last = int(columns[widest + 1]) - some.size, int(columns[widest])
+    # what is around it must not pass the map's edges twice
+    return (first, last) if first >= -some.size // 2 else (first + some.size, last + some.size)
 
 
 def cut(coarse: Coarse, array: NDArray[Any], reach: Reach, fill: float) -> NDArray[Any]:

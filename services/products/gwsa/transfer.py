@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from services.products.gwsa.features import features, smoothed
 from services.products.gwsa.refine import DETAIL_HALO, HALO, Blocks, refined
@@ -70,8 +71,8 @@ class Moments:
 class Scene:
     """A part of the coarse field in whole blocks, with HALO blocks around it; what is asked for is inside."""
 
-    values: Cells
-    """The coarse field, ``(time, Y, X)``, NaN where missing."""
+    values: NDArray[np.floating[Any]]
+    """The coarse field, ``(time, Y, X)``, NaN where missing; float32 as it is kept, as all months are held."""
 
     predictors: Callable[[int], Floats]
     """Of a month by its position, ``(predictor, Y, X)``, NaN where missing."""
@@ -102,7 +103,7 @@ class Scene:
 
     def block_means(self, position: int) -> Cells:
         """Of the field."""
-        return self.blocks.means(self.values[position])
+        return self.blocks.means(self.values[position].astype(np.float64))
 
     def plain(self, position: int) -> Cells:
         """The field as it is interpolated from its block means, inside; NaN without land."""
@@ -122,30 +123,45 @@ class Scene:
 
         The target is the field less its interpolation from block means.
         """
+        return _Kept.of(self, where & (self.inner_area > 0), positions).rows(where)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kept:
+    """What is asked of some cells in some months, computed once: of these cells alone, however far apart they lie."""
+
+    at: NDArray[np.bool_]
+    """The cells, inside ``(Y, X)``."""
+
+    features: Floats
+    """``(time, cell, feature)``."""
+
+    target: Cells
+    """The field less its interpolation from block means, ``(time, cell)``."""
+
+    area: Cells
+    """Of land, ``(cell,)``."""
+
+    @classmethod
+    def of(cls, scene: Scene, at: NDArray[np.bool_], positions: Iterable[int]) -> "_Kept":
+        """Month by month into place: nothing is held twice."""
         positions = list(positions)
-        at = where & (self.inner_area > 0)
-        asked = np.concatenate([self.features(position)[at] for position in positions])
-        target = np.concatenate([(self.inside(self.values[one]) - self.plain(one))[at] for one in positions])
-        return asked, target, np.tile(self.inner_area[at], len(positions))
+        target = np.empty((len(positions), int(at.sum())))
+        features = np.empty((0, 0, 0), dtype=np.float32)
+        for number, position in enumerate(positions):
+            asked = scene.features(position)[at]
+            if not number:
+                features = np.empty((len(positions), *asked.shape), dtype=np.float32)
+            features[number] = asked
+            target[number] = (scene.inside(scene.values[position]) - scene.plain(position))[at]
+        return cls(at=at, features=features, target=target, area=scene.inner_area[at])
 
-
-class _Remembering(Scene):
-    """Keeps what every fold asks for anew."""
-
-    @cached_property
-    def _kept(self) -> dict[int, tuple[Floats, Cells]]:
-        return {}
-
-    def _both(self, position: int) -> tuple[Floats, Cells]:
-        if position not in self._kept:
-            self._kept[position] = (super().features(position), super().plain(position))
-        return self._kept[position]
-
-    def features(self, position: int) -> Floats:
-        return self._both(position)[0]
-
-    def plain(self, position: int) -> Cells:
-        return self._both(position)[1]
+    def rows(self, where: NDArray[np.bool_]) -> tuple[Floats, Cells, Cells]:
+        """Features, target and weight of those cells that are in ``where``, inside ``(Y, X)``."""
+        some = where[self.at]
+        asked, target = (self.features, self.target) if some.all() else (self.features[:, some], self.target[:, some])
+        weights = np.tile(self.area[some], len(target))
+        return asked.reshape(len(weights), -1), target.reshape(-1), weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,23 +214,32 @@ def worth(scene: Scene, mine: NDArray[np.bool_], near: NDArray[np.bool_], fit: F
     Returns:
         Sums over the region's cells, for each fold that could be learned for.
     """
-    scene = _Remembering(**vars(scene))
     there = scene.inner_area > 0
     fold_of = dealt(mine & there, seed)
+    kept = _Kept.of(scene, there & (near | _around(mine & there)), range(len(scene.months)))
     found = []
     for fold in np.unique(fold_of[fold_of >= 0]):
         scored, learned = mine & there & (fold_of == fold), near & there & (fold_of != fold)
         if not learned.any():
             continue
-        predict = fit(*scene.rows(learned, range(len(scene.months))))
+        predict = fit(*kept.rows(learned))
         if predict is None:
             continue
         whole = scored.reshape(scored.shape[0] // SCALE, SCALE, scored.shape[1] // SCALE, SCALE).any(axis=(1, 3))
         sums = Moments(blocks=int(whole.sum()))
         for position in range(len(scene.months)):
-            sums += _scored(scene, scored, predict, position)
+            sums += _scored(scene, kept, scored, predict, position)
         found.append(sums)
     return Worth(folds=tuple(found))
+
+
+def _around(scored: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The cells whose detail decides about that of some cells, once it is closed: the blocks around theirs."""
+    height, width = (size // SCALE for size in scored.shape)
+    blocks = scored.reshape(height, SCALE, width, SCALE).any(axis=(1, 3))
+    wide = ndimage.binary_dilation(blocks, np.ones((2 * DETAIL_HALO + 1,) * 2, dtype=np.bool_))
+    cells: NDArray[np.bool_] = np.repeat(np.repeat(wide, SCALE, 0), SCALE, 1)
+    return cells
 
 
 def dealt(mine: NDArray[np.bool_], seed: int) -> NDArray[np.int64]:
@@ -229,13 +254,15 @@ def dealt(mine: NDArray[np.bool_], seed: int) -> NDArray[np.int64]:
     return cells[: mine.shape[0], : mine.shape[1]]
 
 
-def _scored(scene: Scene, scored: NDArray[np.bool_], predict: Callable[[Floats], Floats], position: int) -> Moments:
+def _scored(
+    scene: Scene, kept: _Kept, scored: NDArray[np.bool_], predict: Callable[[Floats], Floats], position: int
+) -> Moments:
     """Of a month: what is wrong without detail, and the detail as it is closed."""
     side = slice((HALO - DETAIL_HALO) * SCALE, -(HALO - DETAIL_HALO) * SCALE)
     said = np.zeros(scene.area.shape)
-    there = scene.inner_area > 0
-    inner = np.zeros(there.shape)
-    inner[there] = predict(scene.features(position)[there])
+    needed = kept.at & _around(scored)
+    inner = np.zeros(needed.shape)
+    inner[needed] = predict(kept.features[position, needed[kept.at]])
     said[HALO * SCALE : -HALO * SCALE, HALO * SCALE : -HALO * SCALE] = inner
     plain = scene.plain(position)
     detail = (refined(scene.blocks, scene.block_means(position), said[side, side]) - plain)[scored]

@@ -4,24 +4,33 @@ import json
 import pickle
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 from distributed import Client
+from numpy.typing import NDArray
 
+from services.core.catalog import Run, Version
+from services.core.dataset import Dataset
 from services.core.errors import InputRefused
 from services.core.grid import Window
+from services.core.settings import StoreSettings
+from services.core.store import Store
 from services.pipeline.recipe import Here
 from services.pipeline.run import cluster, each
 from services.products.gwsa import gaps
 from services.products.gwsa.balance import balance
 from services.products.gwsa.coarse import Coarse, prepare
-from services.products.gwsa.declaration import BASE_MONTHS, COARSE
-from services.products.gwsa.inputs import SETTINGS, Inputs
+from services.products.gwsa.declaration import BASE_MONTHS, COARSE, FACTOR, FINE, PRODUCT
+from services.products.gwsa.inputs import SETTINGS, Inputs, LandModelSettings
 from services.products.gwsa.reach import Reach
+from services.products.gwsa.validation.land_models import land_models
+from services.products.gwsa.validation.published import NotComputed, Published
 from services.sample.groundwater import Groundwater
+from services.sources.gldas import open_gldas
 
 pytestmark = pytest.mark.slow  # as a whole
 
@@ -218,3 +227,129 @@ def test_another_file_is_another_preparation(written: Path, tmp_path: Path, coar
     same = Coarse.of(Inputs.find(written).hashed())
     assert same.directory.name == coarse.directory.name
     assert json.loads((coarse.directory / "facts.json").read_text())["months_filled"] == 33
+
+
+SOIL = ("SoilMoi0_30cm_inst", "SoilMoi_depth2_inst", "SoilMoi_depth3_inst")
+MODELLED = np.arange(400, 500)
+"""Months that the other land model has, the baseline among them."""
+
+
+def water(month: int, latitudes: NDArray[np.float64], longitudes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """kg m-2 of another land model's soil: a plane in every month, which linear interpolation keeps."""
+    wave = np.sin(2 * np.pi * month / 12) + 0.3 * np.cos(month)
+    return 300 + 40 * wave + wave * (2 * (latitudes[:, None] - 20) + (longitudes - 70))
+
+
+@pytest.fixture(scope="module")
+def other_land(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with three layers on 1 degree, without a canopy, that has no values east of 74.5 E."""
+    place = tmp_path_factory.mktemp("vic")
+    latitudes, longitudes = -59.5 + np.arange(150), -179.5 + np.arange(360)
+    for month in MODELLED.tolist():
+        days = (np.array([month, month + 1], dtype="datetime64[M]") - np.datetime64("2000-01-01", "D")).astype(float)
+        soil = water(month, latitudes, longitudes)
+        soil[:, longitudes > 74.5] = np.nan
+        fields = {name: soil * share for name, share in zip(SOIL, (0.2, 0.3, 0.5), strict=True)}
+        fields["SWE_inst"] = np.full_like(soil, 3.0)
+        made = xr.Dataset(
+            {
+                name: (("time", "lat", "lon"), values[None].astype(np.float32), {"units": "kg m-2"})
+                for name, values in fields.items()
+            }
+            | {"time_bnds": (("time", "bnds"), days[None])},
+            coords={
+                "time": ("time", days[:1], {"units": "days since 2000-01-01 00:00:00", "bounds": "time_bnds"}),
+                "lat": ("lat", latitudes, {"units": "degrees_north"}),
+                "lon": ("lon", longitudes, {"units": "degrees_east"}),
+            },
+        )
+        name = str(np.datetime64(month, "M")).replace("-", "")
+        made.to_netcdf(place / f"GLDAS_VIC10_M.A{name}.021.nc4", engine="h5netcdf")
+    return place
+
+
+def test_another_land_model_tells_the_error_of_the_stores_where_it_has_values(
+    written: Path, opened: Inputs, other_land: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "inputs"
+    place.mkdir()
+    for one in written.iterdir():
+        if one.name != "prepared":
+            (place / one.name).symlink_to(one)
+    text = (written / SETTINGS).read_text()
+    (place / SETTINGS).unlink()
+    entry = f"""
+[[gldas.other]]
+name = "vic"
+files = "{other_land}/GLDAS_VIC10_M.A*.nc4"
+soil = {list(SOIL)}
+canopy = ""
+"""
+    (place / SETTINGS).write_text(text + entry)
+    inputs = Inputs.find(place)
+    assert len(list(inputs.sources())) == len(list(opened.sources())) + len(MODELLED)
+    part = Window(row=266, column=1010, height=3, width=20)
+    found, plain = balance(inputs, part), balance(opened, part)
+    for name in ("gwsa", "twsa"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(plain, name))
+    grid = COARSE.subgrid(part)
+    noah = np.stack([sum(opened.gldas.read(int(month), part).values()) for month in MODELLED]) / 10
+    vic = np.stack([water(int(month), grid.latitudes, grid.longitudes) + 3 for month in MODELLED]) / 10
+    base = np.isin(MODELLED, BASE_MONTHS)
+    apart = (vic - vic[base].mean(axis=0)) - (noah - noah[base].mean(axis=0))
+    expected = (apart**2).mean(axis=0)
+    shares = sum((opened.settings.gldas.uncertainty * one.std(axis=0)) ** 2 for one in plain.stores.values())
+    valid = np.isfinite(plain.gwsa[0])
+    there = grid.longitudes < 74.5
+    stated = found.uncertainty**2 - plain.uncertainty**2
+    some = valid & there
+    assert some.sum() > 20
+    np.testing.assert_allclose(
+        stated[:, some], np.broadcast_to((expected - shares)[some], (225, some.sum())), rtol=1e-3
+    )
+    beyond = valid & (grid.longitudes > 75.0)
+    assert beyond.any()
+    np.testing.assert_array_equal(found.uncertainty[:, beyond], plain.uncertainty[:, beyond])
+    assert not found.untold[some].any()
+    assert found.untold[beyond].all()
+    (place / SETTINGS).write_text(text + entry.replace("depth2", "depth9"))
+    with pytest.raises(InputRefused, match=r"GLDAS_VIC10_M.* has no SoilMoi_depth9_inst"):
+        Inputs.find(place)
+
+
+def test_the_report_tells_how_far_land_models_lie_apart(opened: Inputs, coarse: Coarse, other_land: Path) -> None:
+    settings = opened.settings
+    entry = LandModelSettings(name="vic", files="-", soil=list(SOIL), canopy="")
+    model = open_gldas([str(other_land / "*.nc4")], entry.variables, any_grid=True)
+    gldas = settings.gldas.model_copy(update={"other": [entry]})
+    inputs = replace(opened, other_land=(model,), settings=settings.model_copy(update={"gldas": gldas}))
+    area = Window(row=264 * FACTOR, column=1004 * FACTOR, height=4 * FACTOR, width=6 * FACTOR)
+    product = replace(PRODUCT, id="gwsa_part", grid=FINE.subgrid(area))
+    runs = (Run(segment="made-up", periods=opened.months),)
+    version = Version(
+        product=product,
+        time=opened.months,
+        segments={"made-up": "0" * 64},
+        maps=runs,
+        series=runs,
+        cogs=(),
+        anchor=opened.months.starts[0],
+        parent=None,
+    )
+    dataset = Dataset(Store.open("memory://land-models", StoreSettings()), version)
+    published = Published(dataset=dataset, source=inputs, coarse=coarse, row=area.row, column=area.column)
+    told, rows, apart = land_models(published)
+    grid, cells = COARSE.subgrid(published.cells), published.cells
+    noah = np.stack([sum(opened.gldas.read(int(month), cells).values()) for month in MODELLED]) / 10
+    vic = np.stack([water(int(month), grid.latitudes, grid.longitudes) for month in MODELLED]) / 10
+    base = np.isin(MODELLED, BASE_MONTHS)
+    difference = (vic - vic[base].mean(axis=0)) - (noah - noah[base].mean(axis=0))
+    valid = np.isfinite(apart)
+    assert told["models"]["vic"]["cells"] == valid.sum() > 10
+    assert told["models"]["vic"]["months"] == len(rows) == len(MODELLED)
+    np.testing.assert_allclose(apart[valid], np.sqrt((difference**2).mean(axis=0))[valid], rtol=1e-4)
+    weight = np.broadcast_to(grid.row_areas[:, None], valid.shape)[valid]
+    overall = np.sqrt(np.average((difference[:, valid] ** 2).mean(axis=0), weights=weight))
+    assert told["models"]["vic"]["rms_difference_cm"] == pytest.approx(overall, rel=1e-4)
+    with pytest.raises(NotComputed, match="names no other land surface model"):
+        land_models(replace(published, source=opened))

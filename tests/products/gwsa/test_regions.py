@@ -1,14 +1,20 @@
 """Regions: polygons, squares where there is none, small ones merged; shares that blend across borders."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from services.core.errors import InputRefused
 from services.core.grid import Grid, Window
+from services.products.gwsa.coarse import Coarse
 from services.products.gwsa.declaration import COARSE
 from services.products.gwsa.reach import Reach
+from services.products.gwsa.refine import HALO
 from services.products.gwsa.regions import BLEND, BUFFER, LEAST, REACH, divided, shares, with_buffer
+from services.products.gwsa.training import _ends, box, cut
+from services.products.gwsa.transfer import SCALE
 
 GRID = Grid.of(west=-10, north=55, step_x="1/4", width=80, height=40)
 EVERYWHERE = np.ones(GRID.shape, dtype=bool)
@@ -93,7 +99,7 @@ def test_a_region_learns_from_a_ring_around_it() -> None:
     labels[10:20, 10:20] = 1
     valid = np.ones((30, 30), dtype=bool)
     valid[:, 15] = False
-    near = with_buffer(labels, 1, valid)
+    near = with_buffer(labels, 1, valid, around=False)
     assert near[12, 9 - BUFFER + 1]
     assert not near[12, 9 - BUFFER]
     assert not near[:, 15].any()
@@ -113,3 +119,71 @@ def test_a_reach_passes_the_seam_and_the_poles() -> None:
     parts = list(reach.parts(COARSE, known))
     assert [(source.row, source.column, source.height, source.width) for source, _ in parts] == [(0, 0, 2, 1)]
     assert parts[0][1] == (slice(3, 5), slice(6, 7))
+
+
+WORLD = Grid.of(west=-180, north=60, step_x="1/4", width=1440, height=60)
+
+
+def whole_world() -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
+    """Aquifers of the whole circle, one astride the antimeridian, a small one there too, and sea between them."""
+    random = np.random.default_rng(4)
+    cells = np.zeros(WORLD.shape, dtype=np.int16)
+    for number, first in enumerate((100, 400, 700, 1000), start=1):
+        cells[:, first : first + 300] = number
+    cells[:, 1300:] = 5
+    cells[:22, :100], cells[22:, :100] = 7, 0
+    cells[15:29, :2] = 6  # 28 cells; their longest border is with 5, across the antimeridian
+    valid = random.random(WORLD.shape) < 0.5
+    valid[:10] = valid[15:29, :2] = True
+    valid[40:, 1380:] = valid[40:, :40] = False  # sea whose nearest land is across the antimeridian
+    return cells, valid
+
+
+@pytest.mark.parametrize("turn", [1, 77, 720])
+def test_regions_are_the_same_wherever_the_map_begins(turn: int) -> None:
+    cells, valid = whole_world()
+    names = [f"aquifer {number}" for number in range(8)]
+    labels, kept = divided(cells, names, WORLD, valid)
+    turned, kept_too = divided(np.roll(cells, turn, axis=1), names, WORLD, np.roll(valid, turn, axis=1))
+    assert kept == kept_too == tuple(f"aquifer_{number}" for number in (0, 1, 2, 3, 4, 5, 7))
+    np.testing.assert_array_equal(turned, np.roll(labels, turn, axis=1))
+    for region in range(len(kept)):
+        near = with_buffer(labels, region, valid, around=True)
+        again = with_buffer(turned, region, np.roll(valid, turn, axis=1), around=True)
+        np.testing.assert_array_equal(again, np.roll(near, turn, axis=1))
+
+
+@pytest.mark.parametrize(
+    ("columns", "ends"),
+    [
+        ([10, 11, 40], (10, 40)),
+        ([0, 1, 30, 1400, 1439], (-40, 30)),
+        ([900, 1439], (900, 1439)),
+        ([700, 1439], (-1, 700)),
+        ([*range(4), *range(20, 1440)], (20, 1443)),
+        ([0, 1439], (-1, 0)),
+        (list(range(0, 1440, 7)), (0, 1439)),
+        ([5], (5, 5)),
+    ],
+)
+def test_the_columns_of_a_region_are_taken_the_shorter_way_round(columns: list[int], ends: tuple[int, int]) -> None:
+    some = np.zeros(1440, dtype=bool)
+    some[columns] = True
+    assert _ends(some, around=True) == ends
+    assert _ends(some, around=False) == (columns[0], columns[-1])
+
+
+@pytest.mark.parametrize("turn", [40, 720, 1400])
+def test_a_region_astride_the_antimeridian_is_cut_out_whole_and_with_what_is_around_it(turn: int) -> None:
+    here = Coarse(directory=Path("nowhere"), months=(0,), window=Window(row=0, column=0, height=60, width=1440))
+    numbers = np.arange(60 * 1440, dtype=np.float64).reshape(60, 1440)
+    cells = np.zeros((60, 1440), dtype=bool)
+    cells[20:30, 1400:] = cells[25:40, :60] = True
+    inner = box(here, cells)
+    assert (inner.column, inner.width, inner.row, inner.height) == (-40, 100, 20, 20)
+    turned = box(here, np.roll(cells, turn, axis=1))
+    for margin in (0, HALO * SCALE):
+        mine = cut(here, numbers, inner.grown(margin), np.nan)
+        again = cut(here, np.roll(numbers, turn, axis=1), turned.grown(margin), np.nan)
+        np.testing.assert_array_equal(mine, again)
+    assert cut(here, cells, inner, fill=False).sum() == cells.sum()

@@ -259,8 +259,9 @@ def test_cards_say_where_the_models_come_from(recipe: Gwsa, models: Path) -> Non
         card = ModelCard.read(directory)
         assert card.name == name
         assert card.training.synthetic
-        (score,) = card.scores
+        score, parity = card.scores
         assert score.synthetic
+        assert parity.metrics["largest_difference_cm"] <= parity.metrics["largest_allowed_cm"]
         metrics: dict[str, Any] = score.metrics
         assert metrics["rmse_with_weights_of_other_folds_cm"] <= metrics["rmse_of_conservative_bilinear_cm"]
     assert len(pickle.dumps(recipe)) < 500_000

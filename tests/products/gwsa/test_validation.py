@@ -27,7 +27,7 @@ from services.core.settings import StoreSettings
 from services.core.store import Store
 from services.pipeline.recipe import Here
 from services.products.gwsa import training
-from services.products.gwsa.coarse import prepare
+from services.products.gwsa.coarse import NO_LAND, prepare
 from services.products.gwsa.declaration import COARSE, FACTOR, FINE, GWSA
 from services.products.gwsa.detail import Detail
 from services.products.gwsa.features import features, fine_predictors, smoothed
@@ -39,9 +39,11 @@ from services.products.gwsa.regions import REACH, shares
 from services.products.gwsa.seasonal import climatology_trend
 from services.products.gwsa.table import tabulate
 from services.products.gwsa.validation import folds as folding
-from services.products.gwsa.validation import scales, validate
+from services.products.gwsa.validation import pictures, scales, validate
+from services.products.gwsa.validation.cells import cells
 from services.products.gwsa.validation.centres import centres
 from services.products.gwsa.validation.folds import Scene, held_out
+from services.products.gwsa.validation.footprint import footprint
 from services.products.gwsa.validation.published import NotComputed, Published, block_means, decoded, fine_window
 from services.products.gwsa.validation.report import numbers
 from services.products.gwsa.validation.seams import KINDS, count_steps, grouped_median, seams
@@ -49,6 +51,8 @@ from services.products.gwsa.validation.truth import against_truth, within_blocks
 from services.products.gwsa.validation.wells import at_wells, scores
 from services.sample.groundwater import Groundwater
 from services.sample.groundwater_files import write_groundwater
+from services.sample.groundwater_seen import Seen
+from services.validation.trend import ols
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # as a whole; the first test trains, renders and reports
 
@@ -137,12 +141,17 @@ def report(made: Made, told: list[str], tmp_path_factory: pytest.TempPathFactory
 
 def test_the_report_has_every_part_table_and_picture(report: tuple[dict[str, Any], Path], told: list[str]) -> None:
     found, out = report
+    assert found["footprint"] == {"not_computed": "24 published months have all drivers; a footprint needs 60"}
+    assert found["cells"]["without_value"] == 0
+    assert found["cells"]["with_land"] == 16
     parts = ("cross_scale", "folds", "regions", "wells", "seams", "centres", "truth")
     assert not [part for part in parts if "not_computed" in found[part]], "the sample has all that is needed"
     for part in parts:
         assert table(out / found["tables"][part]), part
-    assert set(found["pictures"]) == {"map", "scatter", "series", "weights"}
-    for name, file in found["pictures"].items():
+    drawn = {name: file for name, file in found["pictures"].items() if not file.startswith("not drawn")}
+    assert set(drawn) == {"map", "scatter", "series", "weights", "cells"}
+    assert set(found["pictures"]) - set(drawn) == {"footprint", "land_models"}
+    for name, file in drawn.items():
         with Image.open(out / file) as image:
             shades = np.asarray(image.convert("L"))
         assert min(shades.shape) > 400, name
@@ -151,7 +160,7 @@ def test_the_report_has_every_part_table_and_picture(report: tuple[dict[str, Any
     assert {path.name for path in out.iterdir()} == {
         "report.json",
         *found["tables"].values(),
-        *found["pictures"].values(),
+        *drawn.values(),
     }
     # what is synthetic says so, wherever it is looked at
     assert found["synthetic"] is True
@@ -163,7 +172,7 @@ def test_the_report_has_every_part_table_and_picture(report: tuple[dict[str, Any
         of_regions = [row for row in table(out / "folds.csv") if row["split"] == split]
         assert sum(int(row["rows"]) for row in of_regions) == found["folds"][split]["rows"]
     assert "land models: not computed" in "\n".join(found["summary"])
-    assert found["centres"]["land_models"]["not_computed"]
+    assert found["land_models"] == {"not_computed": "gwsa.toml names no other land surface model (gldas.other)"}
     assert any(line.startswith("pictures") for line in told)
 
 
@@ -187,6 +196,97 @@ def test_the_command_reports_a_part_and_says_what_it_lacks(
     refused = run("--store", made.store, "validate", "sample_earth", "--models", made.models, code=1)
     assert isinstance(refused, SettingsError)
     assert "--models: the validation of sample_earth takes none" in str(refused)
+
+
+@pytest.fixture(scope="module")
+def rainy(made: Made) -> Published:
+    """The version as if it had all months, and inputs whose footprint.toml names rain of all of them."""
+    inputs = made.inputs.parent / "rainy"
+    inputs.mkdir()
+    for one in made.inputs.iterdir():
+        (inputs / one.name).symlink_to(one)
+    source = made.published.source
+    months = np.array(source.months.starts)
+    world = Groundwater("small")
+    grid = world.known.grid(10)
+    seen = Seen(world=world)
+    field = xr.DataArray(
+        np.stack([seen.precipitation(int(month)) for month in months]),
+        dims=("time", "lat", "lon"),
+        coords={
+            "time": months.astype("datetime64[M]").astype("datetime64[ns]"),
+            "lat": grid.latitudes,
+            "lon": grid.longitudes,
+        },
+        attrs={"units": "mm"},
+        name="precipitation",
+    )
+    field.to_netcdf(inputs / "rain.nc", engine="h5netcdf")
+    settings = (made.inputs / "footprint.toml").read_text().replace('"precipitation.nc"', '"rain.nc"')
+    (inputs / "footprint.toml").unlink()
+    (inputs / "footprint.toml").write_text(settings)
+    version = made.published.dataset.version
+    (maps,), (series,) = version.maps, version.series
+    runs = {"maps": (replace(maps, periods=source.months),), "series": (replace(series, periods=source.months),)}
+    longer = Dataset(made.published.dataset.store, replace(version, time=source.months, **runs))
+    return replace(made.published, dataset=longer, source=replace(source, directory=inputs))
+
+
+def test_the_footprint_by_region_adds_up_and_holds_the_truth(made: Made, rainy: Published, tmp_path: Path) -> None:
+    table_of_land = tabulate(made.published.source, made.published.coarse, Here(), lambda _: None)
+    found, rows, parts = footprint(rainy, table_of_land)
+    assert found["months"] == 225
+    assert found["cells"] == 16
+    whole, regions = rows[-1], rows[:-1]
+    assert whole["region"] == "all"
+    assert len(regions) > 1
+    for key in ("cells", "area_km2", "trend_km3_a_year", "residual_km3_a_year", "footprint_km3_a_year"):
+        assert sum(row[key] for row in regions) == pytest.approx(whole[key], rel=1e-9), key
+    assert whole["trend_km3_a_year"] == pytest.approx(whole["climate_km3_a_year"] + whole["residual_km3_a_year"])
+    # by another way: the plain trend of the coarse field, its land and the areas of its cells
+    cells, coarse = rainy.cells, rainy.coarse
+    values = coarse.read_months("gwsa", rainy.source.months.starts, Reach.of(cells)).reshape(225, -1)
+    slopes = ols(values, np.array(rainy.source.months.starts)).slope.reshape(cells.shape)
+    fine = (
+        land_of(rainy.source.land, Reach.of(cells).times(FACTOR))
+        * FINE.row_areas_km2[cells.row * FACTOR : (cells.row + cells.height) * FACTOR, None]
+    )
+    land = fine.reshape(cells.height, FACTOR, cells.width, FACTOR).sum(axis=(1, 3))
+    assert whole["trend_km3_a_year"] == pytest.approx(float((slopes * land).sum() * 1e-5), rel=1e-4)
+    assert whole["area_km2"] == pytest.approx(float(land.sum()), rel=1e-4)
+    truth = found["truth"]
+    assert truth["synthetic"] is found["synthetic"] is True
+    assert truth["cells"] == 16
+    assert truth["within_two_standard_errors"] > 0.8
+    apart = abs(truth["residual_km3_a_year"] - truth["steady_km3_a_year"])
+    assert apart < 2 * whole["residual_standard_error_km3_a_year"]
+    assert truth["irrigation_km3_a_year"] < 0
+    proxy = found["proxy"]
+    assert proxy["rank_correlation_with_residual"] < 0  # the more is irrigated, the more is lost
+    assert 0 <= proxy["share_of_area_where_used"] <= 1
+    pictures.draw_footprint(tmp_path / "footprint.png", rainy, parts)
+    with Image.open(tmp_path / "footprint.png") as image:
+        assert np.asarray(image.convert("L")).std() > 10
+
+
+def test_cells_that_lack_an_input_are_named(made: Made) -> None:
+    lacks = made.published.coarse.read_lacks()
+    assert set(np.unique(lacks)) <= {0, 1, 2, 3, 4, NO_LAND}
+    facts = made.published.coarse.facts
+    assert facts["land_cells"] == (lacks != NO_LAND).sum()
+    assert facts["land_cells_without_value"]["no GLDAS"] == (lacks == 2).sum() > 0
+    known = made.published.coarse.window
+    window = replace(made.published, row=known.row * FACTOR, column=known.column * FACTOR)
+    told, rows, found = cells(window)
+    assert len(rows) == told["without_value"] == ((found != 0) & (found != NO_LAND)).sum()
+    land = land_of(made.published.source.land, Reach.of(window.cells).times(FACTOR))
+    some = land.reshape(window.cells.height, FACTOR, window.cells.width, FACTOR).any(axis=(1, 3))
+    assert np.array_equal(found != NO_LAND, some)
+    for row in rows:
+        here = Window(row=int((90 - row["latitude"]) * 4), column=int((row["longitude"] + 180) * 4), height=1, width=1)
+        month = made.published.source.months.starts[0]
+        gone = np.isnan(made.published.source.gldas.read(month, here)["soil_moisture"]).all()
+        assert gone == ("GLDAS" in row["lacks"])
 
 
 def test_other_inputs_or_models_are_refused(made: Made, tmp_path: Path) -> None:

@@ -39,7 +39,26 @@ def centres(published: Published) -> tuple[dict[str, Any], list[dict[str, Any]]]
     both = np.isfinite(mine).all(axis=0) & np.isfinite(other).all(axis=0)
     if not both.any():
         raise NotComputed("no published cell of 1/4 degree has values of both centres in every month")
-    mine, other, weight = mine[:, both], other[:, both], _weights(window)[valid][both]
+    mine, other, weight = mine[:, both], other[:, both], weights_of(window)[valid][both]
+    name = f"{source.solution.center} and {source.other.center}"
+    told, rows = compared(mine, other, months, weight)
+    return {"centres": name, "cells": int(both.sum()), "cells_without_both": int((~both).sum()), **told}, rows
+
+
+def compared(
+    mine: Floats, other: Floats, months: NDArray[np.int64], weight: Floats
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """How far two sets of series of the same cells lie apart.
+
+    Args:
+        mine: cm, ``(time, cell)``, without a NaN.
+        other: the same.
+        months: of the rows.
+        weight: of the cells.
+
+    Returns:
+        JSON data, and a row for each month.
+    """
     apart = mine - other
     slopes = [trend.ols(one, months).slope for one in (mine, other)]
     known = ~np.isnan(slopes[0] - slopes[1])
@@ -47,18 +66,13 @@ def centres(published: Published) -> tuple[dict[str, Any], list[dict[str, Any]]]
         {"month": str(np.datetime64(int(month), "M")), "rms_difference_cm": _rms(row, weight)}
         for month, row in zip(months, apart, strict=True)
     ]
-    name = f"{source.solution.center} and {source.other.center}"
     return {
-        "centres": name,
-        "cells": int(both.sum()),
-        "cells_without_both": int((~both).sum()),
         "months": len(months),
         "rms_difference_cm": _rms(apart, weight),
         "median_correlation": float(np.median(_correlations(mine, other))),
         "rms_difference_of_trends_cm_a_year": _rms((slopes[0] - slopes[1])[known], weight[known])
         if known.any()
         else {"not_computed": f"{len(months)} months tell no trend"},
-        "land_models": {"not_computed": "one land surface model is read (gldas); a second is not supported"},
     }, rows
 
 
@@ -68,7 +82,8 @@ def _anomalies(values: Floats, own: tuple[int, ...], months: NDArray[np.int64], 
     return anomalies
 
 
-def _weights(window: Window) -> Floats:
+def weights_of(window: Window) -> Floats:
+    """Areas of coarse cells, ``(Y, X)``, relative to one at the equator."""
     return np.broadcast_to(COARSE.row_areas[window.rows][:, None], window.shape)
 
 

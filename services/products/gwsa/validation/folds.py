@@ -178,7 +178,7 @@ def scene_of(published: Published, table: Table, number: int) -> Scene:
     coarse = published.coarse
     valid = coarse.valid & (table.land > 0)
     labels = coarse.read_labels()
-    near = with_buffer(labels, number, valid)
+    near = with_buffer(labels, number, valid, around=coarse.goes_round)
     seen = np.array([not coarse.read_filled(month) for month in coarse.months])
     use = seen & np.isin(coarse.months, table.months)
     if not use.any() or not near.any():

@@ -12,8 +12,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from services.core.grid import Window
+from services.products.gwsa.balance import LACKS
+from services.products.gwsa.coarse import NO_LAND
 from services.products.gwsa.declaration import GWSA
 from services.products.gwsa.reach import Reach
+from services.products.gwsa.validation.footprint import Parts
 from services.products.gwsa.validation.published import NotComputed, Published, decoded
 from services.products.gwsa.validation.wells import AtWells
 from services.validation.sites import Scores
@@ -174,6 +177,78 @@ def draw_weights(path: Path, published: Published) -> None:
     _degrees(axes)
     _title(axes, published, "What the regions' detail weighs")
     _save(figure, path)
+
+
+def draw_footprint(path: Path, published: Published, parts: Parts | None) -> None:
+    """What the climate explains of the trend, and what is left, with a dot where that is a loss that is sure."""
+    if parts is None:
+        raise NotComputed("there is no footprint")
+    extent = _extent(parts.cells)
+    west, north = extent[0], extent[3]
+    every = np.abs(np.stack([parts.climate, parts.residual]))
+    if not np.isfinite(every).any():
+        raise NotComputed("no cell has a trend")
+    limit = _round_up(float(np.nanpercentile(every, 99)))
+    width, height = _shape(extent)
+    figure = Figure(figsize=(1.7 * width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 2, sharex=True, sharey=True)
+    for axes, values, name in (
+        (panels[0], parts.climate, "explained by the climate"),
+        (panels[1], parts.residual, "what is left"),
+    ):
+        axes.set_facecolor(LAND_WITHOUT)
+        image = axes.imshow(values, extent=extent, cmap="RdBu", vmin=-limit, vmax=limit, interpolation="nearest")
+        axes.set_title(name, fontsize=10)
+        _degrees(axes)
+    row, column = np.nonzero(parts.flag)
+    label = f"a loss at the 5 % level ({len(row)} cells)"
+    panels[1].scatter(west + (column + 0.5) / 4, north - (row + 0.5) / 4, s=5, color="black", label=label)
+    panels[1].legend(loc="upper left", framealpha=0.9, fontsize=8)
+    figure.colorbar(image, ax=panels, label="trend, cm of water a year", extend="both")
+    figure.supxlabel(f"version {published.dataset.version.id}", x=0.99, ha="right", fontsize=6, color=GREY)
+    figure.suptitle(_labelled(published, "Trend of groundwater storage in two parts, 1/4 degree"), fontsize=11)
+    _save(figure, path)
+
+
+def draw_land_models(path: Path, published: Published, apart: Floats | None) -> None:
+    """How far the land surface models lie apart in each coarse cell."""
+    if apart is None:
+        raise NotComputed("there is one land surface model")
+    extent = _extent(published.cells)
+    figure, axes = _figure(_shape(extent), published)
+    axes.set_facecolor(LAND_WITHOUT)
+    image = axes.imshow(apart, extent=extent, cmap="viridis", vmin=0, interpolation="nearest")
+    figure.colorbar(image, ax=axes, label="root mean square difference of the water above ground water, cm")
+    _degrees(axes)
+    _title(axes, published, "How far land surface models lie apart")
+    _save(figure, path)
+
+
+def draw_cells(path: Path, published: Published, lacks: NDArray[np.uint8] | None) -> None:
+    """Which coarse cells with land have no value, and why."""
+    if lacks is None:
+        raise NotComputed("no cell holds land")
+    extent = _extent(published.cells)
+    figure, axes = _figure(_shape(extent), published)
+    shades = ("#ffffff", "#cfe0d2", BLUE, ORANGE, "#7a2048", "#ffd34d")
+    shown = np.where(lacks == NO_LAND, 0, lacks.astype(np.int64) + 1)
+    kinds = BoundaryNorm(np.arange(len(shades) + 1) - 0.5, len(shades))
+    axes.imshow(shown, extent=extent, cmap=ListedColormap(shades), norm=kinds, interpolation="nearest")
+    names = ("no land", "has a value", *LACKS[1:])
+    for shade, name, number in zip(shades, names, range(len(shades)), strict=True):
+        count = int((shown == number).sum())
+        axes.scatter([], [], marker="s", color=shade, edgecolors="black", linewidths=0.5, label=f"{name} ({count})")
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    _degrees(axes)
+    _title(axes, published, "Cells of 1/4 degree without a value")
+    _save(figure, path)
+
+
+def _extent(cells: Window) -> tuple[float, float, float, float]:
+    """West, east, south, north of coarse cells."""
+    west, north = cells.column / 4 - 180, 90 - cells.row / 4
+    return west, west + cells.width / 4, north - cells.height / 4, north
 
 
 def _map(published: Published, position: int) -> tuple[Floats, tuple[float, float, float, float]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.gwsa import DIRECTORY
 from services.core.dataset import Dataset
@@ -22,8 +23,11 @@ from services.products.gwsa.coarse import prepare
 from services.products.gwsa.detail import REGIONS_FILE, Detail
 from services.products.gwsa.inputs import Inputs
 from services.products.gwsa.table import tabulate
+from services.products.gwsa.validation.cells import cells
 from services.products.gwsa.validation.centres import centres
 from services.products.gwsa.validation.folds import folds
+from services.products.gwsa.validation.footprint import Parts, footprint
+from services.products.gwsa.validation.land_models import land_models
 from services.products.gwsa.validation.published import NotComputed, Published
 from services.products.gwsa.validation.scales import cross_scale
 from services.products.gwsa.validation.seams import seams
@@ -114,13 +118,24 @@ def validate(
         raise InputRefused(f"{out} cannot be written: {error.strerror}") from None
     made = _Report(out=out, note=note)
     made.part("cross_scale", lambda: cross_scale(published, _there(detail, missing)))
-    made.part("folds", lambda: folds(published, tabulate(source, coarse, Here(), note), seed, note))
+    table = tabulate(source, coarse, Here(), note)
+    made.part("folds", lambda: folds(published, table, seed, note))
     made.part("regions", lambda: worth(published, _there(detail, missing)))
     read = made.part("wells", lambda: _wells(published, note))
     made.part("seams", lambda: seams(published))
     made.part("centres", lambda: centres(published))
+    models_apart = made.part("land_models", lambda: land_models(published))
+    lacking = made.part("cells", lambda: cells(published))
+    parted = made.part("footprint", lambda: footprint(published, table))
     made.part("truth", lambda: _truth(published))
     _draw(made, published, read[0] if read else None)
+    _draw_coarse(
+        made,
+        published,
+        parted[0] if parted else None,
+        models_apart[0] if models_apart else None,
+        lacking[0] if lacking else None,
+    )
     report = {
         "product": "gwsa",
         "collection": dataset.product.id,
@@ -210,3 +225,17 @@ def _draw(made: _Report, published: Published, read: Any) -> None:
     made.picture("scatter", lambda path: pictures.draw_scatter(path, published, found))
     made.picture("series", lambda path: pictures.draw_series(path, published, at, rows))
     made.picture("weights", lambda path: pictures.draw_weights(path, published))
+
+
+def _draw_coarse(
+    made: _Report,
+    published: Published,
+    parts: Parts | None,
+    apart: NDArray[np.float64] | None,
+    lacks: NDArray[np.uint8] | None,
+) -> None:
+    from services.products.gwsa.validation import pictures  # noqa: PLC0415 - matplotlib takes a second to load
+
+    made.picture("footprint", lambda path: pictures.draw_footprint(path, published, parts))
+    made.picture("land_models", lambda path: pictures.draw_land_models(path, published, apart))
+    made.picture("cells", lambda path: pictures.draw_cells(path, published, lacks))

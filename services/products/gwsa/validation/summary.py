@@ -16,6 +16,9 @@ def summary(report: Mapping[str, Any]) -> list[str]:
         ("wells", _wells),
         ("seams", _seams),
         ("centres", _centres),
+        ("land_models", _land_models),
+        ("cells", _cells),
+        ("footprint", _footprint),
         ("truth", _truth),
     ):
         part = report[name]
@@ -104,13 +107,62 @@ def _seams(part: Mapping[str, Any]) -> list[str]:
 
 
 def _centres(part: Mapping[str, Any]) -> list[str]:
+    return [f"{part['centres']}: {_apart(part)}"]
+
+
+def _land_models(part: Mapping[str, Any]) -> list[str]:
+    return [
+        f"land model {name}: " + (f"not computed: {one['not_computed']}" if "not_computed" in one else _apart(one))
+        for name, one in part["models"].items()
+    ]
+
+
+def _apart(part: Mapping[str, Any]) -> str:
     apart = part["rms_difference_of_trends_cm_a_year"]
     trends = f"not computed: {apart['not_computed']}" if isinstance(apart, Mapping) else f"{apart:.3f} cm a year"
-    told = (
-        f"{part['centres']}: {part['rms_difference_cm']:.2f} cm apart (rms), median correlation "
-        f"{part['median_correlation']:.3f}, trends {trends}"
+    return (
+        f"{part['rms_difference_cm']:.2f} cm apart (rms), median correlation {part['median_correlation']:.3f}, trends "
+        f"{trends}"
     )
-    return [told, f"land models: not computed: {part['land_models']['not_computed']}"]
+
+
+def _cells(part: Mapping[str, Any]) -> list[str]:
+    why = ", ".join(f"{count} {reason}" for reason, count in part["lacks"].items() if count)
+    return [
+        f"cells of 1/4 degree with land and no value: {part['without_value']} of {part['with_land']} ({why or 'none'})"
+    ]
+
+
+def _footprint(part: Mapping[str, Any]) -> list[str]:
+    error = part["residual_standard_error_km3_a_year"]
+    first = (
+        f"footprint: of {part['trend_km3_a_year']:+.3f} km3 a year the climate ({', '.join(part['climate'])}) explains "
+        f"{part['climate_km3_a_year']:+.3f}; left are {part['residual_km3_a_year']:+.3f} "
+        f"± {'unknown' if error is None else format(error, '.3f')}; {part['footprint_cells']} of {part['cells']} cells "
+        f"lose {part['loss_from_cm_a_year']:g} cm a year or more (5 % level): {part['footprint_km3_a_year']:+.3f} km3 "
+        f"a year on {part['footprint_km2']:.0f} km2"
+    )
+    lines = [first]
+    proxy, truth = part["proxy"], part["truth"]
+    lines.append(
+        f"footprint and use of water: not computed: {proxy['not_computed']}"
+        if "not_computed" in proxy
+        else f"footprint and {proxy['name']}: rank correlation {_number(proxy['rank_correlation_with_residual'])} in "
+        f"{proxy['cells']} cells; {_share(proxy['share_of_residual_loss_where_used'])} of the loss lies where it is "
+        f"{proxy['used_from']:g} or more, {_share(proxy['share_of_area_where_used'])} of the area"
+    )
+    if "not_computed" not in truth:
+        lines.append(
+            f"footprint against the truth (synthetic): {truth['residual_km3_a_year']:+.3f} km3 a year left, "
+            f"{truth['steady_km3_a_year']:+.3f} true; RMSE {truth['residual_rmse_cm_a_year']:.3f} cm a year, of the "
+            f"whole trend {truth['trend_rmse_cm_a_year']:.3f}; {truth['within_two_standard_errors']:.0%} within two "
+            "standard errors"
+        )
+    return lines
+
+
+def _share(value: float | None) -> str:
+    return "none" if value is None else f"{value:.0%}"
 
 
 def _truth(part: Mapping[str, Any]) -> list[str]:

@@ -82,7 +82,7 @@ def against_truth(published: Published) -> tuple[dict[str, Any], list[dict[str, 
     whole = {name: _Field() for name in ("published", "conservative_bilinear")}
     by_month = {position: {name: _Field() for name in whole} for position in positions}
     for tile in tiles:
-        fine, part = fine_window(tile), _window(tile, size)
+        fine, part = fine_window(tile), part_of_truth(tile, size)
         weights = np.broadcast_to(FINE.row_areas[fine.rows][:, None], (fine.height, fine.width))
         for position, plain in zip(positions, published.plain(positions, tile), strict=True):
             truth = world.gwsa(published.dataset.time.starts[position], part).astype(np.float64)
@@ -130,14 +130,15 @@ def _covered(published: Published) -> tuple[Size, list[Window], int]:
     """The size of the sample whose truth holds most tiles, these cut to it, and how many there are in all."""
     tiles, of = published.tiles()
     sizes: tuple[Size, ...] = ("small", "study")
-    best = max(sizes, key=lambda size: sum(part.height * part.width for part in _cut(tiles, size)))
-    found = _cut(tiles, best)
+    best = max(sizes, key=lambda size: sum(part.height * part.width for part in cut(tiles, size)))
+    found = cut(tiles, best)
     if not found:
         raise NotComputed("the sample Earth has no truth where the version lies")
     return best, found, of
 
 
-def _cut(tiles: list[Window], size: Size) -> list[Window]:
+def cut(tiles: list[Window], size: Size) -> list[Window]:
+    """What of windows of coarse cells lies where the sample Earth of a size has a truth."""
     region = REGIONS[size]
     top, left = (90 - region.north) * BLOCK_DEGREES, (region.west + 180) * BLOCK_DEGREES
     bottom, right = (90 - region.south) * BLOCK_DEGREES, (region.east + 180) * BLOCK_DEGREES
@@ -151,7 +152,7 @@ def _cut(tiles: list[Window], size: Size) -> list[Window]:
     return found
 
 
-def _window(tile: Window, size: Size) -> Window:
+def part_of_truth(tile: Window, size: Size) -> Window:
     """A tile of coarse cells as cells of the truth's grid."""
     region = REGIONS[size]
     return Window(
