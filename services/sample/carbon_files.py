@@ -31,7 +31,7 @@ from rasterio.transform import Affine
 from services.core.grid import Grid
 from services.sample.carbon import MEMORY, SPANS, Carbon, Size
 from services.sample.carbon_lite import lite_name, write_lite
-from services.sample.carbon_seen import Covariates
+from services.sample.carbon_seen import BARE, CROPS, FOREST, GRASS, ICE, TOWNS, Covariates
 from services.sample.carbon_soundings import INSTRUMENTS, Satellite
 from services.sample.carbon_stations import STATIONS, Spectra, network, station_file_name, write_station
 from services.sample.manifest import SYNTHETIC, Progress, generator, replaced, write_set
@@ -133,6 +133,7 @@ _FIXED = {
 
 _HEAD = f"""# {SYNTHETIC}
 synthetic = true
+step = "STEP"
 
 [soundings]
 files = ["oco2_LtCO2_*.nc4", "oco3_LtCO2_*.nc4"]
@@ -152,7 +153,7 @@ _MORE = {
     "night_lights": 'transform = "log1p"\n',
     "emissions": 'aggregate = "sum"\ntransform = "log1p"\n',
     "population": 'aggregate = "sum"\ntransform = "log1p"\n',
-    "land_cover": 'aggregate = "mode"\n',
+    "land_cover": f'aggregate = "classes"\nclasses = {[FOREST, GRASS, CROPS, TOWNS, ICE, BARE]}\n',
 }
 
 
@@ -196,7 +197,7 @@ def _tasks(world: Carbon, span: tuple[str, str]) -> Iterator[tuple[str, Callable
     seen = Covariates(world=world)
     months = months_between(*span).tolist()
     known = list(range(months[0] - (MEMORY - 1), months[-1] + 1))
-    yield "xco2.toml", lambda part: part.write_text(_settings())
+    yield "xco2.toml", lambda part: part.write_text(_settings(world.grid))
     for name, raster in _FIXED.items():
         yield f"{name}.tif", partial(_write_fixed, seen=seen, name=name, raster=raster)
     for year in sorted({month // 12 for month in known}):
@@ -247,8 +248,8 @@ def _write_spectra(path: Path, spectra: _Network, number: int) -> None:
     write_station(path, spectra.all[number])
 
 
-def _settings() -> str:
-    parts = [_HEAD]
+def _settings(grid: Grid) -> str:
+    parts = [_HEAD.replace("STEP", str(grid.step_x))]
     parts.extend(
         f'[[covariates]]\nname = "{one.covariate}"\nfiles = "era5_monthly_*.nc"\nvariable = "{one.name}"\n'
         f'units = "{one.units}"\nmonthly = true\n'
