@@ -27,7 +27,7 @@ def written(directory: Path, text: str) -> Path:
 
 def test_entries_are_read_and_their_files_found_in_the_order_of_names(tmp_path: Path) -> None:
     path = written(tmp_path, '[maps]\nname = "x"\nfiles = ["b_*.tif", "a.tif", "s3://bucket/c_*.tif"]\n')
-    settings, document = read_settings(path, Settings)
+    settings, document = read_settings(path, Settings, described="README")
     assert (settings.maps.name, settings.step) == ("x", 1)
     assert document.size == path.stat().st_size
     found = settings.maps.paths(path, "maps")
@@ -47,7 +47,7 @@ def test_entries_are_read_and_their_files_found_in_the_order_of_names(tmp_path: 
 )
 def test_what_does_not_hold_is_named(tmp_path: Path, text: str, told: str) -> None:
     with pytest.raises(InputRefused, match=told):
-        read_settings(written(tmp_path, text), Settings)
+        read_settings(written(tmp_path, text), Settings, described="README")
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
