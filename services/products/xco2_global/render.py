@@ -18,6 +18,7 @@ from services.core.grid import Window
 from services.core.product import Product
 from services.core.time_axis import TimeAxis
 from services.pipeline.recipe import Each, Input
+from services.products.xco2_global.cost import told
 from services.products.xco2_global.covariates import ABSENT, sequences
 from services.products.xco2_global.declaration import (
     INFERRED,
@@ -111,6 +112,10 @@ class Xco2:
     def prepare(self, each: Each, note: Callable[[str], None]) -> None:
         """Make the cells of the soundings, unless they are there."""
         prepare(self.source, each, note)
+
+    def estimate(self, periods: TimeAxis, window: Window, shard: tuple[int, int]) -> list[str]:  # noqa: ARG002 - Recipe
+        """What a render of some periods of a window will cost, as ``Recipe`` says it."""
+        return told(self.source, self.network, periods, window)
 
     def check_inputs(self) -> None:
         """Look at every file once more."""
