@@ -14,7 +14,7 @@ from models.xco2_global import DIRECTORY
 from models.xco2_global.signature import MONTHS
 from services.core import layout
 from services.core.errors import ModelRefused
-from services.core.grid import Window
+from services.core.grid import Window, windows
 from services.core.product import Product
 from services.core.time_axis import TimeAxis
 from services.pipeline.recipe import Each, Input
@@ -113,9 +113,10 @@ class Xco2:
         """Make the cells of the soundings, unless they are there."""
         prepare(self.source, each, note)
 
-    def estimate(self, periods: TimeAxis, window: Window, shard: tuple[int, int]) -> list[str]:  # noqa: ARG002 - Recipe
+    def estimate(self, periods: TimeAxis, window: Window, shard: tuple[int, int]) -> list[str]:
         """What a render of some periods of a window will cost, as ``Recipe`` says it."""
-        return told(self.source, self.network, periods, window)
+        parts = windows(window.shape, shard)
+        return told(self.source, self.network, periods, window, sum(len(list(self._strips(part))) for part in parts))
 
     def check_inputs(self) -> None:
         """Look at every file once more."""
