@@ -237,14 +237,15 @@ MODELLED = np.arange(400, 500)
 def water(month: int, latitudes: NDArray[np.float64], longitudes: NDArray[np.float64]) -> NDArray[np.float64]:
     """kg m-2 of another land model's soil: a plane in every month, which linear interpolation keeps."""
     wave = np.sin(2 * np.pi * month / 12) + 0.3 * np.cos(month)
-    return 300 + 40 * wave + wave * (2 * (latitudes[:, None] - 20) + (longitudes - 70))
+    plane: NDArray[np.float64] = 300 + 40 * wave + wave * (2 * (latitudes[:, None] - 20) + (longitudes - 70))
+    return plane
 
 
 @pytest.fixture(scope="module")
 def other_land(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with three layers on 1 degree, without a canopy, that has no values east of 74.5 E."""
     place = tmp_path_factory.mktemp("vic")
-    latitudes, longitudes = -59.5 + np.arange(150), -179.5 + np.arange(360)
+    latitudes, longitudes = np.linspace(-59.5, 89.5, 150), np.linspace(-179.5, 179.5, 360)
     for month in MODELLED.tolist():
         days = (np.array([month, month + 1], dtype="datetime64[M]") - np.datetime64("2000-01-01", "D")).astype(float)
         soil = water(month, latitudes, longitudes)

@@ -227,8 +227,13 @@ def rainy(made: Made) -> Published:
     (inputs / "footprint.toml").write_text(settings)
     version = made.published.dataset.version
     (maps,), (series,) = version.maps, version.series
-    runs = {"maps": (replace(maps, periods=source.months),), "series": (replace(series, periods=source.months),)}
-    longer = Dataset(made.published.dataset.store, replace(version, time=source.months, **runs))
+    whole = replace(
+        version,
+        time=source.months,
+        maps=(replace(maps, periods=source.months),),
+        series=(replace(series, periods=source.months),),
+    )
+    longer = Dataset(made.published.dataset.store, whole)
     return replace(made.published, dataset=longer, source=replace(source, directory=inputs))
 
 
