@@ -10,6 +10,7 @@ from services.sample.groundwater import Groundwater
 from services.sample.groundwater_files import write_groundwater
 from services.sample.groundwater_seen import Seen
 from services.sample.inputs import write_inputs
+from tests.samples import sample
 
 MONTHS = ("2019-11", "2020-02")
 
@@ -50,3 +51,9 @@ def seen(world: Groundwater) -> Seen:
 def groundwater(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its inputs with four months of predictors, which no test may change."""
     return write_groundwater(tmp_path_factory.mktemp("groundwater") / "inputs", "small", months=MONTHS)
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as `cenote sample` writes it, with 60 months of predictors, which no test may change."""
+    return sample(tmp_path_factory, "gwsa")

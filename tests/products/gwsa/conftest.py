@@ -1,4 +1,4 @@
-"""The sample Earth's groundwater with two years of predictors, written and balanced once."""
+"""The sample Earth's groundwater with two years of predictors: written, balanced and learned from once."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from services.products.gwsa.inputs import Inputs
 from services.products.gwsa.render import Gwsa, open_recipe
 from services.products.gwsa.training import export, train
 from services.sample.groundwater import Groundwater
-from services.sample.groundwater_files import write_groundwater
+from tests.samples import groundwater, once, one_at_a_time
 
 MONTHS = ("2017-01", "2018-12")
 
@@ -18,7 +18,7 @@ MONTHS = ("2017-01", "2018-12")
 @pytest.fixture(scope="session")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Input files that no test may change."""
-    return write_groundwater(tmp_path_factory.mktemp("gwsa") / "inputs", months=MONTHS)
+    return groundwater(tmp_path_factory, MONTHS)
 
 
 @pytest.fixture(scope="session")
@@ -34,18 +34,22 @@ def opened(written: Path) -> Inputs:
 
 
 @pytest.fixture(scope="session")
-def coarse(opened: Inputs) -> Coarse:
+def coarse(opened: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Coarse:
     """The coarse fields."""
-    return prepare(opened, Here(), lambda _: None)
+    with one_at_a_time(tmp_path_factory, "coarse"):
+        return prepare(opened, Here(), lambda _: None)
 
 
 @pytest.fixture(scope="session")
-def models(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Models learned from these inputs, exported."""
-    directory = tmp_path_factory.mktemp("models")
-    train(written, directory, 0, lambda _: None)
-    export(directory, directory, lambda _: None)
-    return directory
+def models(written: Path, coarse: Coarse, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models learned from these inputs, exported; their coarse fields are there."""
+    assert coarse.is_prepared
+
+    def make(directory: Path) -> None:
+        train(written, directory, 0, lambda _: None)
+        export(directory, directory, lambda _: None)
+
+    return once(tmp_path_factory, "models", make)
 
 
 @pytest.fixture(scope="session")
