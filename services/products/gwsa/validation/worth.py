@@ -48,9 +48,7 @@ def worth(published: Published, detail: Detail | None) -> tuple[dict[str, Any], 
         if region.weight > 0:
             try:
                 scores = ModelCard.read(detail.directory / region.name).scores
-                (score,) = (
-                    one for one in scores if _WITHOUT in one.metrics
-                )  # one is of the graph
+                (score,) = (one for one in scores if _WITHOUT in one.metrics)  # one is of the graph
                 without = score.metrics[_WITHOUT]
                 row |= {
                     _WITHOUT: without,
