@@ -29,6 +29,14 @@ class Input:
 class Each(Protocol):
     """Does the same work on every item, on the cluster's workers or in this process."""
 
+    @property
+    def client(self) -> Any:
+        """The cluster's ``distributed.Client``, None in this process: for one work that takes all workers together.
+
+        Only a library that spreads its own work over a cluster needs it (XGBoost), from here and never from an item.
+        """
+        ...
+
     def __call__[T, R](self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """Results, in the order in which they are done.
 
@@ -41,6 +49,10 @@ class Each(Protocol):
 
 class Here:
     """One after another in this process."""
+
+    @property
+    def client(self) -> None:
+        """No cluster."""
 
     def __call__[T, R](self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """As ``Each``."""

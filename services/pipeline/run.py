@@ -234,6 +234,10 @@ class _There:
         self._client = client
         self._idle_seconds = idle_seconds
 
+    @property
+    def client(self) -> Client:
+        return self._client
+
     def __call__[T, R](self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         futures = [self._client.submit(work, item, pure=False) for item in items]
         keys = {future.key for future in futures}

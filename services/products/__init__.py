@@ -8,7 +8,7 @@ A product package exports
 - optionally ``write_sample(directory: Path, size: str, note: Callable[[str], None]) -> None``: makes a small synthetic
   set of its inputs, for ``cenote sample``;
 - optionally ``train(inputs: Path, out: Path, seed: int, note, each)`` and ``export(trained: Path, out: Path, note)``:
-  make its models again;
+  make its models again; ``each`` does work where the command was told to, ``each.client`` is its cluster, or None;
 - optionally ``ANALYSES: dict[str, Callable]``: analyses of published collections for ``cenote analyse``, by name; each
   makes a recipe of ``(store, dataset, *, variable, periods)`` and, if it has it as a parameter, ``inputs: Path``;
 - optionally ``sample_area(size: str) -> str``: the part (W,S,E,N) that ``cenote sample`` renders as ``PRODUCT_sample``.

@@ -44,7 +44,9 @@ class Hdf5:
             for dimension in dimensions:
                 if dimension not in sizes:  # h5netcdf looks through the whole file for the size of an unlimited one
                     sizes[dimension] = int(self._file.dimensions[dimension].size)
-            dtype = variable.dtype if isinstance(variable.dtype, np.dtype) else np.dtype(object)
+            # h5netcdf looks a variable up in the file for each of its properties: once each
+            stored, attributes = variable.dtype, variable.attrs
+            dtype = stored if isinstance(stored, np.dtype) else np.dtype(object)
             plain = dtype.newbyteorder("=") if dtype.kind in "iuf" and dtype.names is None else np.dtype(object)
             variables[name] = cf.Variable(
                 name=name,
@@ -52,7 +54,7 @@ class Hdf5:
                 shape=tuple(sizes[dimension] for dimension in dimensions),
                 dtype=plain,
                 read=partial(self._values, name),
-                attributes={k: cf.normal_attribute(variable.attrs[k]) for k in variable.attrs},
+                attributes={k: cf.normal_attribute(attributes[k]) for k in attributes},
             )
         return cf.Container(
             name=self._name,

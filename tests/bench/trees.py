@@ -71,6 +71,7 @@ def main() -> None:
                 version="1",
                 description="made up",
                 rows=asked[:256],
+                held="random rows that were not learned from",
                 table="made up",
                 command="python -m tests.bench.trees",
                 synthetic=True,

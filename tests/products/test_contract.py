@@ -21,6 +21,7 @@ from services.core.grid import Window
 from services.core.product import Product
 from services.pipeline.recipe import Here, Recipe
 from services.pipeline.subset import window_of
+from tests.samples import sample
 
 pytestmark = pytest.mark.slow  # as a whole
 
@@ -35,12 +36,9 @@ def package(request: pytest.FixtureRequest) -> ModuleType:
 @pytest.fixture(scope="session")
 def inputs(package: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The product's own sample inputs."""
-    write = getattr(package, "write_sample", None)
-    if write is None:
+    if getattr(package, "write_sample", None) is None:
         pytest.skip(f"{package.__name__} has no write_sample: nothing to compute from")
-    directory = tmp_path_factory.mktemp(package.PRODUCT.id) / "inputs"
-    write(directory, "small", lambda _: None)
-    return directory
+    return sample(tmp_path_factory, package.PRODUCT.id)
 
 
 @pytest.fixture(scope="session")

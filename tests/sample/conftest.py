@@ -12,6 +12,7 @@ from services.sample.groundwater import Groundwater
 from services.sample.groundwater_files import write_groundwater
 from services.sample.groundwater_seen import Seen
 from services.sample.inputs import write_inputs
+from tests.samples import sample
 
 MONTHS = ("2019-11", "2020-02")
 
@@ -64,3 +65,9 @@ def carbon() -> Carbon:
 def carbon_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its inputs of two months, small, which no test may change."""
     return write_carbon(tmp_path_factory.mktemp("carbon") / "inputs", "small", months=("2020-01", "2020-02"))
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as `cenote sample` writes it, with 60 months of predictors, which no test may change."""
+    return sample(tmp_path_factory, "gwsa")

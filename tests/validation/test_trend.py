@@ -205,7 +205,7 @@ def test_series_are_fitted_a_block_at_a_time(monkeypatch: pytest.MonkeyPatch) ->
     seen: list[tuple[int, ...]] = []
     fit = trend._fit
 
-    def watched(block: NDArray[np.float64], *rest: Any) -> tuple[NDArray[np.float64], ...]:
+    def watched(block: NDArray[np.float64], *rest: Any) -> trend.Regression:
         seen.append(block.shape)
         return fit(block, *rest)
 

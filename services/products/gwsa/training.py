@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,21 @@ MOST_MONTHS = 60
 MOST_ROWS = 4_000_000
 """Rows that a region learns from; where it has more, of months spread evenly (our choice: 22 features are 350 MB)."""
 
+TOGETHER_ROWS = 1_000_000
+"""Rows from which all workers learn a region together, if there are any; others are learned one by each worker.
+
+Our choice: what a region as large as India has in 225 months. One worker alone would go on with it when the others have
+done theirs, and hold its table whole.
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Learned:
     name: str
     worth: transfer.Worth
     rows: int
+    at_once: bool
+    """Whether all workers learned it together."""
 
 
 def train(inputs: Path, out: Path, seed: int, note: Note, each: Each | None = None) -> None:
@@ -55,7 +65,8 @@ def train(inputs: Path, out: Path, seed: int, note: Note, each: Each | None = No
         out: directory for a folder of each region and trained.json; made if it is not there.
         seed: of the trees and of the folds.
         note: told how far it is.
-        each: does work on workers; None: in this process.
+        each: does work on workers; None: in this process. With workers a region of ``TOGETHER_ROWS`` and more is
+            learned by all of them at once, by ``xgboost.dask``; its trees then depend on how many workers there are.
 
     Raises:
         InputRefused: if an input does not hold.
@@ -67,11 +78,17 @@ def train(inputs: Path, out: Path, seed: int, note: Note, each: Each | None = No
     table = tabulate(found, coarse, do, note)
     out.mkdir(parents=True, exist_ok=True)
     work = partial(_learn, found, coarse, table, out, seed)
+    apart: list[tuple[int, str]] = []
+    at_once: list[tuple[int, str]] = []
+    for number, name in enumerate(coarse.regions):
+        large = do.client is not None and _near(coarse, table, number).sum() * len(table.months) >= TOGETHER_ROWS
+        (at_once if large else apart).append((number, name))
     learned: dict[str, _Learned] = {}
-    for one in do(work, list(enumerate(coarse.regions))):
+    for one in chain(do(work, apart), (work(region, client=do.client) for region in at_once)):
         learned[one.name] = one
         note(
-            f"{one.name} ({len(learned)} of {len(coarse.regions)}): {one.rows} rows; at 1/4 degree its detail leaves "
+            f"{one.name} ({len(learned)} of {len(coarse.regions)}): {one.rows} rows"
+            f"{', learned by all workers at once' if one.at_once else ''}; at 1/4 degree its detail leaves "
             f"{one.worth.sigma:.3f} of {one.worth.total.rmse(0.0):.3f} cm with weight {one.worth.weight:.2f}"
         )
     together = sum((one.worth for one in learned.values()), transfer.Worth())
@@ -187,14 +204,30 @@ def _scores(entry: dict[str, Any], *, synthetic: bool) -> list[Score]:
     ]
 
 
-def _learn(inputs: Inputs, coarse: Coarse, table: Table, out: Path, seed: int, region: tuple[int, str]) -> _Learned:
-    """Learn one region: its trees from all rows, and what their detail is worth from folds."""
+def _near(coarse: Coarse, table: Table, number: int) -> NDArray[np.bool_]:
+    """The cells that a region learns from."""
+    return with_buffer(coarse.read_labels(), number, coarse.valid & (table.land > 0), around=coarse.goes_round)
+
+
+def _learn(
+    inputs: Inputs,
+    coarse: Coarse,
+    table: Table,
+    out: Path,
+    seed: int,
+    region: tuple[int, str],
+    client: Any = None,
+) -> _Learned:
+    """Learn one region: its trees from all rows, and what their detail is worth from folds.
+
+    With a cluster's client its workers learn together what is made ready here; without, all is done here.
+    """
     from models.gwsa.train import Settings, fit  # noqa: PLC0415 - xgboost is there only where the train extra is
 
     number, name = region
     labels = coarse.read_labels()
     valid = coarse.valid & (table.land > 0)
-    near = with_buffer(labels, number, valid, around=coarse.goes_round)
+    near = _near(coarse, table, number)
     if not near.any():
         raise InputRefused(f"region {name} has no cell with land")
     scene, inner = surroundings(coarse, table, valid, near, table.months)
@@ -212,6 +245,7 @@ def _learn(inputs: Inputs, coarse: Coarse, table: Table, out: Path, seed: int, r
         ],
         settings=Settings(**inputs.settings.trees.model_dump(exclude={"engine"})),
         seed=seed,
+        client=client,
     )
 
     def fitted(rows: NDArray[np.float32], target: NDArray[np.float64], weights: NDArray[np.float64]) -> Any:
@@ -237,7 +271,7 @@ def _learn(inputs: Inputs, coarse: Coarse, table: Table, out: Path, seed: int, r
         raise ModelRefused(f"{name}: {error}") from error
     trees.write(out / name)
     np.save(out / name / ROWS, asked)
-    return _Learned(name=name, worth=found, rows=rows)
+    return _Learned(name=name, worth=found, rows=rows, at_once=client is not None)
 
 
 def _thinned(scene: transfer.Scene) -> dict[str, Any]:

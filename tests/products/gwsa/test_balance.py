@@ -40,12 +40,34 @@ def cell(coarse: Coarse, longitude: float, latitude: float) -> tuple[int, int]:
     return row - coarse.window.row, column - coarse.window.column
 
 
+WATER = (
+    "SoilMoi0_10cm_inst",
+    "SoilMoi10_40cm_inst",
+    "SoilMoi40_100cm_inst",
+    "SoilMoi100_200cm_inst",
+    "SWE_inst",
+    "CanopInt_inst",
+)
 PLACES = ((70.6, 22.9), (72.9, 24.1), (73.4, 21.2))
+
+
+@pytest.fixture(scope="module")
+def modelled(written: Path, opened: Inputs) -> NDArray[np.float64]:
+    """Soil moisture, snow and canopy water of the places as xarray reads them, kg m-2, ``(month, place)``."""
+    longitude, latitude = (xr.DataArray(list(values), dims="place") for values in zip(*PLACES, strict=True))
+    months = range(opened.months.starts[0], opened.months.starts[-1] + 1)
+    stores = np.zeros((len(months), len(PLACES)))
+    for position, month in enumerate(months):
+        name = f"GLDAS_NOAH025_M.A{str(np.datetime64(month, 'M')).replace('-', '')}.021.nc4"
+        with xr.open_dataset(written / name, engine="h5netcdf", decode_times=False) as file:
+            here = file[list(WATER)].isel(time=0).sel(lat=latitude, lon=longitude, method="nearest").load()
+        stores[position] = sum(here[variable].values.astype(float) for variable in WATER)
+    return stores
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_cell_is_grace_less_gldas_as_xarray_reads_them(
-    place: tuple[float, float], written: Path, opened: Inputs, coarse: Coarse
+    place: tuple[float, float], opened: Inputs, coarse: Coarse, written: Path, modelled: NDArray[np.float64]
 ) -> None:
     longitude, latitude = place
     (name,) = written.glob("CSR_GRACE*.nc")
@@ -54,24 +76,8 @@ def test_a_cell_is_grace_less_gldas_as_xarray_reads_them(
     months = np.arange(opened.months.starts[0], opened.months.starts[-1] + 1)
     total = np.full(len(months), np.nan)
     total[np.searchsorted(months, opened.solution_months)] = solutions
-    stores = np.zeros(len(months))
+    stores = modelled[:, PLACES.index(place)]
     base = np.isin(months, BASE_MONTHS)
-    for place_, month in enumerate(months):
-        day = np.datetime64(int(month), "M")
-        file_name = written / f"GLDAS_NOAH025_M.A{str(day).replace('-', '')}.021.nc4"
-        with xr.open_dataset(file_name, engine="h5netcdf", decode_times=False) as file:
-            here = file.sel(lat=latitude, lon=longitude, method="nearest").isel(time=0)
-            stores[place_] = sum(
-                float(here[variable])
-                for variable in (
-                    "SoilMoi0_10cm_inst",
-                    "SoilMoi10_40cm_inst",
-                    "SoilMoi40_100cm_inst",
-                    "SoilMoi100_200cm_inst",
-                    "SWE_inst",
-                    "CanopInt_inst",
-                )
-            )
     known = ~np.isnan(total)
     expected = total - total[base].mean() - (stores - stores[base].mean()) / 10
     row, column = cell(coarse, longitude, latitude)
@@ -237,14 +243,15 @@ MODELLED = np.arange(400, 500)
 def water(month: int, latitudes: NDArray[np.float64], longitudes: NDArray[np.float64]) -> NDArray[np.float64]:
     """kg m-2 of another land model's soil: a plane in every month, which linear interpolation keeps."""
     wave = np.sin(2 * np.pi * month / 12) + 0.3 * np.cos(month)
-    return 300 + 40 * wave + wave * (2 * (latitudes[:, None] - 20) + (longitudes - 70))
+    plane: NDArray[np.float64] = 300 + 40 * wave + wave * (2 * (latitudes[:, None] - 20) + (longitudes - 70))
+    return plane
 
 
 @pytest.fixture(scope="module")
 def other_land(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with three layers on 1 degree, without a canopy, that has no values east of 74.5 E."""
     place = tmp_path_factory.mktemp("vic")
-    latitudes, longitudes = -59.5 + np.arange(150), -179.5 + np.arange(360)
+    latitudes, longitudes = np.linspace(-59.5, 89.5, 150), np.linspace(-179.5, 179.5, 360)
     for month in MODELLED.tolist():
         days = (np.array([month, month + 1], dtype="datetime64[M]") - np.datetime64("2000-01-01", "D")).astype(float)
         soil = water(month, latitudes, longitudes)

@@ -12,6 +12,8 @@ from services.products.gwsa.detail import Detail
 from services.products.gwsa.reach import Reach
 from services.products.gwsa.validation.published import NotComputed, Published
 
+_WITHOUT = "rmse_of_conservative_bilinear_cm"
+
 
 def worth(published: Published, detail: Detail | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Weights and scores of the regions' models.
@@ -37,7 +39,7 @@ def worth(published: Published, detail: Detail | None) -> tuple[dict[str, Any], 
             "weight": region.weight,
             "rmse_cm": region.sigma,
             # a detail that is not added leaves what there is without it
-            "rmse_of_conservative_bilinear_cm": region.sigma,
+            _WITHOUT: region.sigma,
             "gain": 0.0,
             "split": "",
             "blocks": None,
@@ -45,10 +47,11 @@ def worth(published: Published, detail: Detail | None) -> tuple[dict[str, Any], 
         }
         if region.weight > 0:
             try:
-                (score,) = ModelCard.read(detail.directory / region.name).scores
-                without = score.metrics["rmse_of_conservative_bilinear_cm"]
+                scores = ModelCard.read(detail.directory / region.name).scores
+                (score,) = (one for one in scores if _WITHOUT in one.metrics)  # one is of the graph
+                without = score.metrics[_WITHOUT]
                 row |= {
-                    "rmse_of_conservative_bilinear_cm": without,
+                    _WITHOUT: without,
                     "gain": 1 - region.sigma / without if without else 0.0,
                     "split": score.split,
                     "blocks": score.rows,
