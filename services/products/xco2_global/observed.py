@@ -32,7 +32,7 @@ type Note = Callable[[str], None]
 
 _PREPARED = "prepared"
 _FACTS = "facts.json"
-_ARRAYS = ("row", "column", "xco2", "count", "overpasses", "std", "error")
+_ARRAYS = ("row", "column", "xco2", "count", "overpasses", "std", "error", "time")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,15 @@ class Observed:
         if month not in self.months:
             whole, real = np.zeros(0, np.int32), np.zeros(0)
             return Cells(
-                month=month, row=whole, column=whole, xco2=real, count=whole, overpasses=whole, std=real, error=real
+                month=month,
+                row=whole,
+                column=whole,
+                xco2=real,
+                count=whole,
+                overpasses=whole,
+                std=real,
+                error=real,
+                time=real,
             )
         path = self.directory / _file(month)
         try:
