@@ -72,7 +72,9 @@ def test_cells_equal_those_of_pandas(weighting: Any) -> None:
         assert (cells.count == groups.size()).all()
         np.testing.assert_allclose(cells.xco2, groups.wx.sum() / groups.w.sum(), rtol=0, atol=1e-6)
         np.testing.assert_allclose(cells.std, groups.x.std(), rtol=1e-5)
-        np.testing.assert_allclose(cells.time, START + groups.wt.sum() / groups.w.sum(), rtol=0, atol=STRETCH / 2 + 1e-3)
+        np.testing.assert_allclose(
+            cells.time, START + groups.wt.sum() / groups.w.sum(), rtol=0, atol=STRETCH / 2 + 1e-3
+        )
     assert found.soundings == len(seen)
 
 
