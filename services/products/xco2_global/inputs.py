@@ -133,7 +133,7 @@ class Settings(Part):
     """Degrees of a cell, a fraction that divides 180."""
 
     nearby: bool = True
-    """Whether the soundings of a month correct what the network says near them; if not, it speaks alone (our choice)."""
+    """Whether the soundings of a month correct what the network says near them; if not, it speaks alone."""
 
     synthetic: bool = False
 

@@ -199,7 +199,7 @@ def told(left: Left, covariance: Covariance, latitude: Values, longitude: Values
 
 
 def estimate(month: NDArray[np.integer[Any]], left: Left, held: NDArray[np.bool_]) -> Covariance:
-    """The covariance, from products of pairs of cells of one month: non-negative least squares (``scipy.optimize.nnls``).
+    """The covariance, from products of pairs of cells of one month, by non-negative least squares.
 
     Pairs more than APART_HOURS apart see the signal alone, those within SAME_HOURS the track too; bins of distance are
     weighted by the root of their pairs. At distance 0 signal and rest are the mean square of the cells that were held

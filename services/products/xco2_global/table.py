@@ -69,7 +69,8 @@ class Seen:
 def moments(month: NDArray[np.int64], time: NDArray[np.float64]) -> NDArray[np.float64]:
     """Months since 1970-01, whole in the middle of a month, of times of these months, s since 1970."""
     first, after = (one.astype("datetime64[M]").astype("datetime64[s]").astype(np.int64) for one in (month, month + 1))
-    found: NDArray[np.float64] = month + (time - first) / (after - first) - 0.5
+    share = (time - first) / (after - first).astype(np.float64)
+    found: NDArray[np.float64] = month.astype(np.float64) + share - 0.5
     return found
 
 
