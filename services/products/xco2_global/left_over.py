@@ -4,8 +4,10 @@ It lies in ``prepared/DIGEST`` beside the cells; the digest is that of all input
 the cells are read for all months together, so that each file is read once and not twelve times.
 """
 
+import io
 import shutil
 import uuid
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -107,9 +109,10 @@ class LeftOver:
             return nothing, covariance.deviation(nothing + covariance.variance)
         path = self.directory / _file(month)
         try:
-            with np.load(path) as held:
+            # from bytes, as np.load leaves a file open that is no archive
+            with np.load(io.BytesIO(path.read_bytes())) as held:
                 fields = [held[name].astype(np.float64) for name in ("mean", "variance")]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise InputRefused(
                 f"{path} cannot be read ({error}); delete {self.directory}, and it is made anew"
             ) from None

@@ -4,9 +4,11 @@ They lie in ``prepared/DIGEST`` of the directory of inputs; the digest is that o
 them and of the code.
 """
 
+import io
 import json
 import shutil
 import uuid
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -83,9 +85,10 @@ class Observed:
             )
         path = self.directory / _file(month)
         try:
-            with np.load(path) as held:
+            # from bytes, as np.load leaves a file open that is no archive
+            with np.load(io.BytesIO(path.read_bytes())) as held:
                 return Cells(month=month, **{name: held[name] for name in _ARRAYS})
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise InputRefused(
                 f"{path} cannot be read ({error}); delete {self.directory}, and it is made anew"
             ) from None
