@@ -30,7 +30,7 @@ class Files(Part):
         """As a list."""
         return [self.files] if isinstance(self.files, str) else self.files
 
-    def names(self, settings: Path, what: str) -> list[str]:
+    def paths(self, settings: Path, what: str) -> list[str]:
         """Paths or URLs that the patterns mean.
 
         Args:
@@ -50,6 +50,17 @@ class Files(Part):
             found += matches
         return found
 
+    def path(self, settings: Path, what: str) -> str:
+        """The one path or URL that the patterns mean.
+
+        Raises:
+            InputRefused: if they mean none, or several.
+        """
+        found = self.paths(settings, what)
+        if len(found) != 1:
+            raise InputRefused(f"{settings}: {what} must be one file, and {self.files!r} is {len(found)}")
+        return found[0]
+
 
 def read_settings[Settings: BaseModel](
     path: Path, kind: type[Settings], *, described: str
@@ -59,13 +70,14 @@ def read_settings[Settings: BaseModel](
     Args:
         path: of the file.
         kind: what it must hold.
-        described: the document that shows one, for the message.
+        described: the document that shows one, for the message where the file is not there.
 
     Raises:
         InputRefused: if it is not there or does not hold; names the entry.
     """
     if not path.is_file():
-        raise InputRefused(f"{path.parent} holds no {path.name}, which says what each file is; {described} shows one")
+        shown = f"; {described} shows one" if described else ""
+        raise InputRefused(f"{path.parent} holds no {path.name}, which says what each file is{shown}")
     document, body = documents.read(str(path))
     try:
         return kind.model_validate(tomllib.loads(documents.text(str(path), body))), document

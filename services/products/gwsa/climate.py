@@ -17,15 +17,16 @@ from services.core.errors import InputRefused
 from services.core.grid import Grid, Window
 from services.pipeline.recipe import Input
 from services.products.gwsa.declaration import COARSE
-from services.products.gwsa.inputs import Files, Name, Part, names_of, parsed, relative
 from services.products.gwsa.reach import Reach
 from services.products.gwsa.refine import extended
 from services.sources import files
 from services.sources.documents import Document
 from services.sources.field import Field, open_field
+from services.sources.named_files import Files, Name, Part, read_settings, relative
 from services.validation.attribution import MEMORIES, departures, remembered
 
 SETTINGS = "footprint.toml"
+README = "services/products/gwsa/README.md"
 
 type Floats = NDArray[np.float64]
 
@@ -88,12 +89,7 @@ class Climate:
     def find(cls, directory: Path) -> "Climate":
         """Open everything that ``footprint.toml`` names; every byte is read once, for the digests."""
         path = directory / SETTINGS
-        if not path.is_file():
-            raise InputRefused(
-                f"{directory} holds no {SETTINGS}, which names what drives the climate's part of a trend; "
-                "services/products/gwsa/README.md shows one"
-            )
-        settings, settings_file = parsed(path, Settings)
+        settings, settings_file = read_settings(path, Settings, described=README)
         return cls(
             directory=directory.resolve(),
             settings=settings,
@@ -101,7 +97,7 @@ class Climate:
             drivers=tuple(
                 open_field(
                     one.name,
-                    names_of(directory, f"climate {one.name}", one, SETTINGS),
+                    one.paths(path, f"climate {one.name}"),
                     one.units,
                     variable=one.variable,
                     time=one.time,
@@ -113,7 +109,7 @@ class Climate:
             if settings.proxy is None
             else open_field(
                 settings.proxy.name,
-                names_of(directory, f"proxy {settings.proxy.name}", settings.proxy, SETTINGS),
+                settings.proxy.paths(path, f"proxy {settings.proxy.name}"),
                 settings.proxy.units,
                 variable=settings.proxy.variable,
             ),

@@ -1,14 +1,12 @@
 """What a directory of inputs holds: ``gwsa.toml`` says which file is what; all that it names is opened and checked."""
 
-import glob
-import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from services.core.errors import InputRefused
 from services.core.grid import Window
@@ -17,37 +15,21 @@ from services.pipeline.recipe import Input
 from services.products.gwsa.declaration import BASE_MONTHS, BASELINE, COARSE
 from services.products.gwsa.gaps import METHODS
 from services.products.gwsa.months import assign
-from services.sources import documents, files
+from services.sources import files
 from services.sources.documents import Document
 from services.sources.field import Field as Raster
 from services.sources.field import open_field
 from services.sources.files import Source
 from services.sources.gldas import NOAH, Gldas, Variables, open_gldas
 from services.sources.grace import Mascons, open_mascons
+from services.sources.named_files import Files, Name, Part, read_settings, relative
 from services.sources.polygons import Polygons, open_polygons
 
 SETTINGS = "gwsa.toml"
 
 MONTH = Step.parse("P1M")
 
-type Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
-
-
-class Part(BaseModel):
-    """A table of a settings file: nothing else may stand in it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Files(Part):
-    """Files of one kind; a pattern of names in the directory, or several."""
-
-    files: str | list[str]
-
-    @property
-    def patterns(self) -> list[str]:
-        """As a list."""
-        return [self.files] if isinstance(self.files, str) else self.files
+README = "services/products/gwsa/README.md"
 
 
 class GraceSettings(Files):
@@ -88,7 +70,7 @@ class GldasSettings(Files):
     uncertainty: float = Field(default=0.2, gt=0)
     """Of each term, as a share of its standard deviation in time, where no other model tells (our choice)."""
 
-    other: list[LandModelSettings] = []
+    other: tuple[LandModelSettings, ...] = ()
     """Other models: how far their water lies from this one's is the uncertainty where they have values."""
 
     @model_validator(mode="after")
@@ -156,8 +138,8 @@ class Settings(Part):
     gldas: GldasSettings
     land: Files
     regions: RegionSettings | None = None
-    predictors: list[PredictorSettings] = []
-    cautions: list[CautionSettings] = []
+    predictors: tuple[PredictorSettings, ...] = ()
+    cautions: tuple[CautionSettings, ...] = ()
     trees: TreeSettings = TreeSettings()
     wells: WellSettings | None = None
     area: tuple[float, float, float, float] | None = None
@@ -220,29 +202,26 @@ class Inputs:
     @classmethod
     def find(cls, directory: Path) -> "Inputs":
         """Open everything that ``gwsa.toml`` names."""
-        settings, settings_file = read_settings(directory)
-        solution = open_mascons(_only(directory, "grace", settings.grace))
-        other = (
-            None
-            if settings.grace.other is None
-            else open_mascons(_only(directory, "grace.other", settings.grace.other))
-        )
+        path = directory / SETTINGS
+        settings, settings_file = read_settings(path, Settings, described=README)
+        solution = open_mascons(settings.grace.path(path, "grace"))
+        other = None if settings.grace.other is None else open_mascons(settings.grace.other.path(path, "grace.other"))
         found = cls(
             directory=directory.resolve(),
             settings=settings,
             settings_file=settings_file,
             solution=solution,
             other=other,
-            gldas=open_gldas(names_of(directory, "gldas", settings.gldas)),
+            gldas=open_gldas(settings.gldas.paths(path, "gldas")),
             other_land=tuple(
-                open_gldas(names_of(directory, f"gldas.other {one.name}", one), one.variables, any_grid=True)
+                open_gldas(one.paths(path, f"gldas.other {one.name}"), one.variables, any_grid=True)
                 for one in settings.gldas.other
             ),
-            land=open_field("land", names_of(directory, "land", settings.land), "1"),
+            land=open_field("land", settings.land.paths(path, "land"), "1"),
             predictors=tuple(
                 open_field(
                     one.name,
-                    names_of(directory, f"predictor {one.name}", one),
+                    one.paths(path, f"predictor {one.name}"),
                     one.units,
                     variable=one.variable,
                     time=one.time,
@@ -252,11 +231,9 @@ class Inputs:
             ),
             regions=None
             if settings.regions is None
-            else open_polygons(_only(directory, "regions", settings.regions), label=settings.regions.name),
+            else open_polygons(settings.regions.path(path, "regions"), label=settings.regions.name),
             cautions=tuple(
-                open_polygons(name)
-                for one in settings.cautions
-                for name in names_of(directory, f"caution {one.name}", one)
+                open_polygons(name) for one in settings.cautions for name in one.paths(path, f"caution {one.name}")
             ),
             solution_months=_months(solution),
             other_months=() if other is None else _months(other),
@@ -337,60 +314,6 @@ class Inputs:
         return {**{raster.name: raster.units for raster in self.predictors}, **TIME_FEATURES}
 
 
-def read_settings(directory: Path) -> tuple[Settings, Document]:
-    """Read ``gwsa.toml``.
-
-    Raises:
-        InputRefused: if it is not there or does not hold; names the entry.
-    """
-    path = directory / SETTINGS
-    if not path.is_file():
-        raise InputRefused(
-            f"{directory} holds no {SETTINGS}, which says what each file is; services/products/gwsa/README.md shows one"
-        )
-    return parsed(path, Settings)
-
-
-def parsed[T: BaseModel](path: Path, model: type[T]) -> tuple[T, Document]:
-    """Read a TOML file as a model of its entries.
-
-    Raises:
-        InputRefused: if it cannot be read or does not hold; names the entry.
-    """
-    document, body = documents.read(str(path))
-    try:
-        return model.model_validate(tomllib.loads(documents.text(str(path), body))), document
-    except tomllib.TOMLDecodeError as error:
-        raise InputRefused(f"{path} is no TOML: {error}") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise InputRefused(f"{path}: {place + ': ' if place else ''}{first['msg']}") from None
-
-
-def names_of(directory: Path, what: str, entry: Files, settings: str = SETTINGS) -> list[str]:
-    """Files of a directory that an entry of its settings names.
-
-    Raises:
-        InputRefused: if a pattern names none.
-    """
-    found: list[str] = []
-    for pattern in entry.patterns:
-        # an absolute pattern replaces the directory
-        matches = [pattern] if "://" in pattern else sorted(glob.glob(str(directory / pattern)))  # noqa: PTH207
-        if not matches:
-            raise InputRefused(f"{directory / settings}: {what} names {pattern!r}, and {directory} holds no such file")
-        found += matches
-    return found
-
-
-def _only(directory: Path, what: str, entry: Files) -> str:
-    names = names_of(directory, what, entry)
-    if len(names) != 1:
-        raise InputRefused(f"{directory / SETTINGS}: {what} must be one file, and {entry.files!r} is {len(names)}")
-    return names[0]
-
-
 def _months(solution: Mascons) -> tuple[int, ...]:
     bounds = None if solution.bounds is None else np.array(solution.bounds)
     return tuple(int(month) for month in assign(np.array(solution.days), bounds, epoch=solution.epoch))
@@ -412,9 +335,3 @@ def _check_spans(inputs: Inputs) -> None:
 
 def _span(months: Sequence[int]) -> str:
     return f"{np.datetime64(months[0], 'M')}..{np.datetime64(months[-1], 'M')}"
-
-
-def relative(place: Path, location: str) -> str:
-    """Name of a file: within the directory, else where it lies."""
-    path = Path(location)
-    return str(path.relative_to(place)) if path.is_relative_to(place) else location

@@ -204,7 +204,7 @@ class Inputs:
             )
         mauna_loa = columns = None
         if settings.background.files is not None:
-            names = Files(files=settings.background.files).names(path, "background")
+            names = Files(files=settings.background.files).paths(path, "background")
             if settings.background.kind == "carbontracker":
                 columns = open_background(names)
             elif len(names) == 1:
@@ -218,12 +218,12 @@ class Inputs:
             settings=settings,
             settings_file=settings_file,
             soundings=open_lite(
-                asked.names(path, "soundings"), scale=asked.scale, quality=asked.quality, modes=asked.modes
+                asked.paths(path, "soundings"), scale=asked.scale, quality=asked.quality, modes=asked.modes
             ),
             covariates=tuple(
                 open_field(
                     one.name,
-                    one.names(path, f"covariate {one.name}"),
+                    one.paths(path, f"covariate {one.name}"),
                     one.units,
                     variable=one.variable,
                     time=one.time,

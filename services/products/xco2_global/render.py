@@ -14,10 +14,11 @@ from models.xco2_global import DIRECTORY
 from models.xco2_global.signature import MONTHS
 from services.core import layout
 from services.core.errors import ModelRefused
-from services.core.grid import Window
+from services.core.grid import Window, windows
 from services.core.product import Product
 from services.core.time_axis import TimeAxis
 from services.pipeline.recipe import Each, Input
+from services.products.xco2_global.cost import told
 from services.products.xco2_global.covariates import ABSENT, sequences
 from services.products.xco2_global.declaration import (
     INFERRED,
@@ -113,6 +114,11 @@ class Xco2:
         observed = prepare(self.source, each, note)
         if self.source.settings.nearby:
             prepare_left_over(self.source, observed, self.network, each, note)
+
+    def estimate(self, periods: TimeAxis, window: Window, shard: tuple[int, int]) -> list[str]:
+        """What a render of some periods of a window will cost, as ``Recipe`` says it."""
+        parts = windows(window.shape, shard)
+        return told(self.source, self.network, periods, window, sum(len(list(self._strips(part))) for part in parts))
 
     def check_inputs(self) -> None:
         """Look at every file once more."""
