@@ -98,6 +98,9 @@ class Cells:
     error: NDArray[np.float64]
     """Standard error of the mean by the error model, ppm: of the retrieval, not of the days without an overpass."""
 
+    time: NDArray[np.float64]
+    """Mean time of the soundings, weighted as their values are, s since 1970-01-01 UTC, to STRETCH."""
+
     def __len__(self) -> int:
         return len(self.row)
 
@@ -155,6 +158,9 @@ class Gathered:
         cell = who[first] >> _INSTRUMENT_BITS
         begin = _firsts(len(cell), np.diff(cell) != 0)
         whole = _sums(passes, begin)
+        # since the month began, as the sums of times since 1970 have more digits than a float
+        start = int(np.datetime64(month, "M").astype("datetime64[s]").astype(np.int64))
+        late = _sums(_sums(sums[:, _W] * ((when + 0.5) * STRETCH - start), first), begin) / whole[:, _W]
         count = whole[:, _COUNT]
         about = whole[:, _XX] - whole[:, _X] ** 2 / np.maximum(count, 1)
         spread = np.sqrt(np.maximum(about, 0.0) / np.maximum(count - 1, 1))
@@ -167,6 +173,7 @@ class Gathered:
             overpasses=np.diff(np.append(begin, len(first))).astype(np.int32),
             std=np.where(count > 1, spread, np.nan),
             error=np.sqrt(_sums(variance, begin)) / whole[:, _W],
+            time=start + late,
         )
 
     def _correlated(self, sums: Floats, first: NDArray[np.int64]) -> Floats:

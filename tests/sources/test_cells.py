@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from services.core.errors import InputRefused, SettingsError
 from services.core.grid import Grid
 from services.sources.along_track import ErrorModel, along_track_correlation, mean_correlation
-from services.sources.cells import GRID, MOST_IN_A_STRETCH, Cells, Gathered, Gridding, gather, merge
+from services.sources.cells import GRID, MOST_IN_A_STRETCH, STRETCH, Cells, Gathered, Gridding, gather, merge
 from services.sources.soundings import Soundings
 
 MONTH = 552  # 2016-01
@@ -60,6 +60,7 @@ def test_cells_equal_those_of_pandas(weighting: Any) -> None:
     found = gather([seen], Gridding(grid=HALF, weighting=weighting))
     assert found.months == (MONTH, MONTH + 1)
     table = pd.DataFrame({"x": seen.xco2, "w": 1.0 if weighting == "plain" else seen.uncertainty**-2.0})
+    table["wt"] = table.w * (seen.time - START)
     places = [HALF.locate(*place) for place in zip(seen.longitude, seen.latitude, strict=True)]
     table["row"], table["column"] = zip(*places, strict=True)
     table["month"] = seen.months()
@@ -71,6 +72,9 @@ def test_cells_equal_those_of_pandas(weighting: Any) -> None:
         assert (cells.count == groups.size()).all()
         np.testing.assert_allclose(cells.xco2, groups.wx.sum() / groups.w.sum(), rtol=0, atol=1e-6)
         np.testing.assert_allclose(cells.std, groups.x.std(), rtol=1e-5)
+        np.testing.assert_allclose(
+            cells.time, START + groups.wt.sum() / groups.w.sum(), rtol=0, atol=STRETCH / 2 + 1e-3
+        )
     assert found.soundings == len(seen)
 
 
@@ -86,7 +90,7 @@ def test_no_order_and_no_batches_show(seed: int, pieces: int) -> None:
     assert same(streamed, whole)
     assert same(merged, whole)
     for month in whole.months:
-        for name in ("xco2", "std", "error"):
+        for name in ("xco2", "std", "error", "time"):
             assert getattr(merged.cells(month), name).tobytes() == getattr(whole.cells(month), name).tobytes()
 
 

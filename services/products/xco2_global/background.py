@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from services.core.errors import InputRefused, ModelRefused
 from services.core.grid import Grid, Window
 from services.products.xco2_global.inputs import Inputs
+from services.products.xco2_global.nearby import Covariance
 
 type Values = NDArray[np.float64]
 
@@ -51,6 +52,9 @@ class Fitted(BaseModel):
     spread_factor: float = 1.0
     """By which the network's spread is multiplied, so that it holds in cells that it did not learn from."""
 
+    nearby: Covariance | None = None
+    """Of what the network leaves over, in units of the spread after that factor; None: not estimated."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Background:
@@ -67,10 +71,19 @@ class Background:
         rows = _zonal(self.fitted, np.full(latitude.shape, month), latitude, self.series) @ self._coefficients
         return np.broadcast_to(rows[:, np.newaxis], window.shape).copy()
 
-    def at(self, months: NDArray[np.integer[Any]], rows: NDArray[Any], columns: NDArray[Any], grid: Grid) -> Values:
-        """Parts per million in cells, one a row of the arguments."""
+    def at(self, moments: NDArray[Any], rows: NDArray[Any], columns: NDArray[Any], grid: Grid) -> Values:
+        """Parts per million in cells, one a row of the arguments.
+
+        Args:
+            moments: months since 1970-01; a whole one is the month's mean, a broken one lies so much of a month
+                before or after its middle: trend and season move on meanwhile, series and columns do not.
+            rows: of the cells.
+            columns: of the cells.
+            grid: of the cells.
+        """
         if self.fitted.kind != "carbontracker":
-            return _zonal(self.fitted, months, grid.latitudes[rows], self.series) @ self._coefficients
+            return _zonal(self.fitted, moments, grid.latitudes[rows], self.series) @ self._coefficients
+        months = _whole(moments)
         found = np.full(len(months), np.nan)
         whole = Window(row=0, column=0, height=grid.height, width=grid.width)
         for month in np.unique(months):
@@ -107,7 +120,7 @@ class Background:
 
 def fit(
     inputs: Inputs,
-    months: NDArray[np.integer[Any]],
+    moments: NDArray[Any],
     rows: NDArray[Any],
     columns: NDArray[Any],
     values: Values,
@@ -117,7 +130,7 @@ def fit(
 
     Args:
         inputs: opened.
-        months: since 1970-01, ``(cell,)``.
+        moments: months since 1970-01, as in ``Background.at``, ``(cell,)``.
         rows: of the cells, ``(cell,)``.
         columns: of the cells, ``(cell,)``.
         values: ppm, ``(cell,)``.
@@ -129,6 +142,7 @@ def fit(
     if len(values) < 100:
         raise InputRefused(f"{inputs.directory}: {len(values)} cells with soundings are too few to fit a background to")
     grid, kind = inputs.settings.grid, inputs.settings.background.kind
+    months = _whole(moments)
     blank = Fitted(
         kind=kind,
         first_month=int(months.min()),
@@ -138,13 +152,13 @@ def fit(
     )
     empty = Background(fitted=blank, inputs=inputs)
     if kind == "carbontracker":
-        departures = values - empty.at(months, rows, columns, grid)
+        departures = values - empty.at(moments, rows, columns, grid)
         known = ~np.isnan(departures)
         coefficients = np.array([np.average(departures[known], weights=weights[known])])
         left = departures[known] - coefficients[0]
         weights = weights[known]
     else:
-        design = _zonal(blank, months, grid.latitudes[rows], empty.series)
+        design = _zonal(blank, moments, grid.latitudes[rows], empty.series)
         coefficients = _solved(design, values, weights)
         left = values - design @ coefficients
     told = blank.model_copy(
@@ -168,9 +182,14 @@ def _solved(design: Values, values: Values, weights: Values) -> Values:
     return found
 
 
+def _whole(moments: NDArray[Any]) -> NDArray[np.int64]:
+    """The months that moments are in."""
+    return np.floor(np.asarray(moments, dtype=np.float64) + 0.5).astype(np.int64)
+
+
 def _zonal(
     fitted: Fitted,
-    months: NDArray[np.integer[Any]],
+    months: NDArray[Any],
     latitude: Values,
     series: Callable[[NDArray[np.integer[Any]]], Values],
 ) -> Values:
@@ -178,7 +197,7 @@ def _zonal(
     polynomials = np.polynomial.legendre.legvander(np.sin(np.radians(latitude)), DEGREE)
     terms = [polynomials]  # the mean by latitude
     if fitted.kind == "mauna_loa":
-        grown = series(months) - 400.0
+        grown = series(_whole(months)) - 400.0
         terms.append((grown / 10)[:, np.newaxis] * polynomials[:, : TREND_DEGREE + 1])
     else:
         years = (months - fitted.first_month) / 12.0
@@ -193,7 +212,7 @@ def _zonal(
     return np.concatenate(terms, axis=1)
 
 
-def _hats(fitted: Fitted, months: NDArray[np.integer[Any]]) -> Values:
+def _hats(fitted: Fitted, months: NDArray[Any]) -> Values:
     """Piecewise linear functions of time, 1 at one inner knot and 0 at the others; beyond the ends as at them."""
     last = fitted.last_month - fitted.first_month
     count = last // KNOT_MONTHS

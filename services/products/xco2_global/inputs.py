@@ -132,9 +132,8 @@ class Settings(Part):
     step: str = "1/20"
     """Degrees of a cell, a fraction that divides 180."""
 
-    combine: bool = True
-    """Whether a cell with soundings gets what they and the network say together, by their variances; if not, what the
-    network says (our choice)."""
+    nearby: bool = True
+    """Whether the soundings of a month correct what the network says near them; if not, it speaks alone."""
 
     synthetic: bool = False
 

@@ -4,9 +4,11 @@ They lie in ``prepared/DIGEST`` of the directory of inputs; the digest is that o
 them and of the code.
 """
 
+import io
 import json
 import shutil
 import uuid
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -32,7 +34,7 @@ type Note = Callable[[str], None]
 
 _PREPARED = "prepared"
 _FACTS = "facts.json"
-_ARRAYS = ("row", "column", "xco2", "count", "overpasses", "std", "error")
+_ARRAYS = ("row", "column", "xco2", "count", "overpasses", "std", "error", "time")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,13 +73,22 @@ class Observed:
         if month not in self.months:
             whole, real = np.zeros(0, np.int32), np.zeros(0)
             return Cells(
-                month=month, row=whole, column=whole, xco2=real, count=whole, overpasses=whole, std=real, error=real
+                month=month,
+                row=whole,
+                column=whole,
+                xco2=real,
+                count=whole,
+                overpasses=whole,
+                std=real,
+                error=real,
+                time=real,
             )
         path = self.directory / _file(month)
         try:
-            with np.load(path) as held:
+            # from bytes, as np.load leaves a file open that is no archive
+            with np.load(io.BytesIO(path.read_bytes())) as held:
                 return Cells(month=month, **{name: held[name] for name in _ARRAYS})
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise InputRefused(
                 f"{path} cannot be read ({error}); delete {self.directory}, and it is made anew"
             ) from None

@@ -1,4 +1,4 @@
-"""How the product is computed: background, what the network says of the departure, and the soundings of the cell."""
+"""How the product is computed: background, what the network says of the departure, what soundings nearby say of it."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -29,13 +29,13 @@ from services.products.xco2_global.declaration import (
     XCO2,
 )
 from services.products.xco2_global.inputs import PLACE_AND_SEASON, Inputs
+from services.products.xco2_global.left_over import LeftOver
+from services.products.xco2_global.left_over import prepare as prepare_left_over
 from services.products.xco2_global.network import NAME, Network
 from services.products.xco2_global.observed import Observed, prepare
 
 HELD_BYTES = 256 << 20
 """Of the sequences that are held at a time; reading them takes about as much again."""
-
-type Values = NDArray[np.float64]
 
 
 def open_recipe(inputs: Path, models: Path | None = None) -> "Xco2":
@@ -110,8 +110,10 @@ class Xco2:
         }
 
     def prepare(self, each: Each, note: Callable[[str], None]) -> None:
-        """Make the cells of the soundings, unless they are there."""
-        prepare(self.source, each, note)
+        """Make the cells of the soundings and what they tell of their neighbourhood, unless they are there."""
+        observed = prepare(self.source, each, note)
+        if self.source.settings.nearby:
+            prepare_left_over(self.source, observed, self.network, each, note)
 
     def estimate(self, periods: TimeAxis, window: Window, shard: tuple[int, int]) -> list[str]:
         """What a render of some periods of a window will cost, as ``Recipe`` says it."""
@@ -157,8 +159,9 @@ class Xco2:
         cells = self._observed.window(month, window)
         count = np.zeros(window.shape)
         count[cells.row, cells.column] = cells.count
-        if self.source.settings.combine:
-            values, spread = combined(values, spread, (cells.row, cells.column), cells.xco2, cells.error)
+        if self._left_over is not None:
+            over, deviation = self._left_over.at(month, grid, window)
+            values, spread = values + spread * over, spread * deviation
         gone = np.where(np.isnan(values), np.nan, 0.0)
         layers: dict[str, NDArray[Any]] = {
             XCO2.name: values,
@@ -173,27 +176,11 @@ class Xco2:
     def _observed(self) -> Observed:
         return Observed.of(self.source)
 
+    @cached_property
+    def _left_over(self) -> LeftOver | None:
+        if not self.source.settings.nearby:
+            return None
+        return LeftOver.of(self.source, self._observed, self.network)
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
-
-
-def combined(
-    values: Values, spread: Values, places: tuple[NDArray[Any], NDArray[Any]], seen: Values, error: Values
-) -> tuple[Values, Values]:
-    """What a model and independent observations of some cells say together, weighted by their inverse variances.
-
-    Args:
-        values: the model's, ``(y, x)``.
-        spread: their standard deviation, ``(y, x)``.
-        places: rows and columns of cells that were seen, ``(cell,)`` each.
-        seen: their means, ``(cell,)``.
-        error: standard error of these, ``(cell,)``.
-
-    Returns:
-        Values and standard deviations, ``(y, x)``; in cells that were not seen those given.
-    """
-    share = spread[places] ** 2 / (spread[places] ** 2 + error**2)
-    values, deviation = values.copy(), spread.copy()
-    values[places] += share * (seen - values[places])
-    deviation[places] *= np.sqrt(1 - share)
-    return values, deviation

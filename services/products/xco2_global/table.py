@@ -1,7 +1,7 @@
 """The table that the network learns from: cells with soundings, and their covariates over all months."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,11 +47,31 @@ class Seen:
     column: NDArray[np.int64]
     xco2: NDArray[np.float64]
     error: NDArray[np.float64]
+    time: NDArray[np.float64]
+    """Mean of the soundings, s since 1970."""
+
     group: NDArray[np.int64]
     """0..GROUPS-1, whole blocks of place and time together."""
 
     def __len__(self) -> int:
         return len(self.month)
+
+    @property
+    def moment(self) -> NDArray[np.float64]:
+        """Months since 1970-01, as ``Background.at`` takes them."""
+        return moments(self.month, self.time)
+
+    def take(self, which: NDArray[Any]) -> "Seen":
+        """Some of them."""
+        return Seen(**{one.name: getattr(self, one.name)[which] for one in fields(self)})
+
+
+def moments(month: NDArray[np.int64], time: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Months since 1970-01, whole in the middle of a month, of times of these months, s since 1970."""
+    first, after = (one.astype("datetime64[M]").astype("datetime64[s]").astype(np.int64) for one in (month, month + 1))
+    share = (time - first) / (after - first).astype(np.float64)
+    found: NDArray[np.float64] = month.astype(np.float64) + share - 0.5
+    return found
 
 
 def seen(inputs: Inputs, observed: Observed, seed: int) -> Seen:
@@ -77,6 +97,7 @@ def seen(inputs: Inputs, observed: Observed, seed: int) -> Seen:
         column=column,
         xco2=np.concatenate([part.xco2 for part in parts]),
         error=np.concatenate([part.error for part in parts]),
+        time=np.concatenate([part.time for part in parts]),
         group=folds.dealt(labels, GROUPS, seed),
     )
 
@@ -85,32 +106,37 @@ def fitted(inputs: Inputs, cells: Seen) -> Background:
     """The background, fitted to the cells that the network learns from."""
     learned = (cells.group != STOPPING) & (cells.group != SCORED)
     weights = 1 / (FIRST_ERROR**2 + cells.error[learned] ** 2)
-    return fit(inputs, cells.month[learned], cells.row[learned], cells.column[learned], cells.xco2[learned], weights)
+    return fit(inputs, cells.moment[learned], cells.row[learned], cells.column[learned], cells.xco2[learned], weights)
+
+
+def drawn(inputs: Inputs, cells: Seen, background: Background, seed: int) -> Seen:
+    """Cells that have a background, drawn evenly where there are more than ``training.rows``."""
+    known = ~np.isnan(background.at(cells.moment, cells.row, cells.column, inputs.settings.grid))
+    usable = np.flatnonzero(known)
+    if len(usable) > inputs.settings.training.rows:
+        usable = np.sort(np.random.default_rng(seed).choice(usable, inputs.settings.training.rows, replace=False))
+    return cells.take(usable)
 
 
 def tabulate(
-    inputs: Inputs, cells: Seen, background: Background, directory: Path, seed: int, each: Each, note: Note
+    inputs: Inputs, cells: Seen, background: Background, directory: Path, each: Each, note: Note
 ) -> SequenceTable:
-    """Write the table: departures from the background of cells drawn evenly, and the covariates of these.
+    """Write the table: departures of cells from the background at the time of their soundings, and their covariates.
 
     Args:
         inputs: hashed.
-        cells: all that there are.
+        cells: as ``drawn``; rows of the table are in their order.
         background: whose departures are learned.
         directory: of the table; made if it is not there.
-        seed: of what is drawn where there are more cells than ``training.rows``.
         each: reads blocks of the covariates.
         note: told how far it is.
     """
     settings, grid = inputs.settings, inputs.settings.grid
-    target = cells.xco2 - background.at(cells.month, cells.row, cells.column, grid)
-    usable = np.flatnonzero(~np.isnan(target))
-    if len(usable) > settings.training.rows:
-        usable = np.sort(np.random.default_rng(seed).choice(usable, settings.training.rows, replace=False))
-    places, cell = np.unique(cells.row[usable] * grid.width + cells.column[usable], return_inverse=True)
-    months = range(int(cells.month[usable].min()) - MONTHS + 1, int(cells.month[usable].max()) + 1)
+    target = cells.xco2 - background.at(cells.moment, cells.row, cells.column, grid)
+    places, cell = np.unique(cells.row * grid.width + cells.column, return_inverse=True)
+    months = range(int(cells.month.min()) - MONTHS + 1, int(cells.month.max()) + 1)
     values = create_values(directory, len(places), len(months), len(settings.features))
-    blocks = list(_blocks(inputs, places, len(months)))
+    blocks = list(blocks_of(inputs, places, len(months)))
     work = partial(_read, inputs, months)
     for number, (numbers, found) in enumerate(each(work, blocks), 1):
         values[numbers] = found
@@ -119,7 +145,7 @@ def tabulate(
     names = {one.name: one for one in settings.covariates}
     table = SequenceTable(
         description=(
-            f"departures of {len(usable)} cells' monthly means from the {background.fitted.kind} background, "
+            f"departures of {len(cells)} cells' monthly means from the {background.fitted.kind} background, "
             f"{np.datetime64(months[MONTHS - 1], 'M')} to {np.datetime64(months[-1], 'M')}"
         ),
         synthetic=settings.synthetic,
@@ -132,10 +158,10 @@ def tabulate(
         rows=make_rows(
             {
                 "cell": cell,
-                "month": cells.month[usable],
-                "target": target[usable],
-                "error": cells.error[usable],
-                "group": cells.group[usable],
+                "month": cells.month,
+                "target": target,
+                "error": cells.error,
+                "group": cells.group,
             }
         ),
         where=str(directory),
@@ -145,7 +171,9 @@ def tabulate(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Block:
+class Block:
+    """Cells that are read together."""
+
     window: Window
     numbers: NDArray[np.int64]
     """Of its cells in the table."""
@@ -154,7 +182,14 @@ class _Block:
     """Of the same in the window, row by row."""
 
 
-def _blocks(inputs: Inputs, places: NDArray[np.int64], months: int) -> Iterator[_Block]:
+def blocks_of(inputs: Inputs, places: NDArray[np.int64], months: int) -> Iterator[Block]:
+    """Blocks of cells, whose features over so many months take HELD_BYTES at most.
+
+    Args:
+        inputs: opened.
+        places: row times the grid's width plus column, ``(cell,)``, each once.
+        months: that are read of each.
+    """
     grid = inputs.settings.grid
     row, column = places // grid.width, places % grid.width
     most = max(HELD_BYTES // (4 * months * len(inputs.settings.features)), 1)
@@ -171,10 +206,10 @@ def _blocks(inputs: Inputs, places: NDArray[np.int64], months: int) -> Iterator[
             width=int(np.ptp(columns)) + 1,
         )
         inside = (rows - window.row) * window.width + columns - window.column
-        yield _Block(window=window, numbers=numbers, places=inside)
+        yield Block(window=window, numbers=numbers, places=inside)
 
 
-def _read(inputs: Inputs, months: range, block: _Block) -> tuple[NDArray[np.int64], Floats]:
+def _read(inputs: Inputs, months: range, block: Block) -> tuple[NDArray[np.int64], Floats]:
     return block.numbers, series(inputs, months, block.window)[block.places]
 
 

@@ -17,13 +17,14 @@ from services.products.xco2_global.background import Fitted
 from services.products.xco2_global.inputs import Inputs
 from services.products.xco2_global.network import BACKGROUND_FILE
 from services.products.xco2_global.observed import prepare
-from services.products.xco2_global.table import BLOCK, SCORED, STOPPING, fitted, seen, tabulate
+from services.products.xco2_global.residuals import Residuals, of_whole_months, spread_factor
+from services.products.xco2_global.table import BLOCK, SCORED, STOPPING, drawn, fitted, seen, tabulate
 
 type Floats = NDArray[np.float32]
 type Note = Callable[[str], None]
 
-TABLE, SCORES = "table", "scores.json"
-"""Beside what the network writes itself."""
+TABLE, SCORES, NEARBY = "table", "scores.json", "nearby.json"
+"""Beside what the network writes itself; the last is of held-out blocks told from the cells around them."""
 
 MOST_SCORED = 20_000
 """Rows that scores are of, drawn evenly."""
@@ -50,10 +51,11 @@ def train(inputs: Path, out: Path, seed: int, note: Note, each: Each | None = No
     found = Inputs.find(inputs).hashed()
     cells = seen(found, prepare(found, do, note), seed)
     background = fitted(found, cells)
+    cells = drawn(found, cells, background, seed)
     note(f"background ({background.fitted.kind}): {len(cells)} cells lie {background.fitted.rmse:.3f} ppm about it")
     asked = found.settings.training
     try:
-        table = tabulate(found, cells, background, out / TABLE, seed, do, note)
+        table = tabulate(found, cells, background, out / TABLE, do, note)
         trained = learn(
             table,
             Settings(
@@ -71,15 +73,27 @@ def train(inputs: Path, out: Path, seed: int, note: Note, each: Each | None = No
     said = trained.predict(table.sequences(stopping))
     held = table.rows[stopping]
     factor = spread_factor(held["target"] - said["departure"], said["spread"], held["error"])
-    told = background.fitted.model_copy(update={"spread_factor": factor})
+    rows = of_whole_months(cells.month, seed)
+    said = trained.predict(table.sequences(rows))
+    left = table.rows["target"][rows] - said["departure"]
+    residuals = Residuals.of(cells.take(rows), left, said["spread"] * factor, found.settings.grid)
+    covariance = residuals.covariance()
+    told = background.fitted.model_copy(update={"spread_factor": factor, "nearby": covariance})
     (out / BACKGROUND_FILE).write_text(told.model_dump_json(indent=1) + "\n", encoding="utf-8")
     rows = _rows(table, SCORED, seed)
     said = trained.predict(table.sequences(rows))
     scores = _scores(table.rows[rows], said["departure"], said["spread"] * factor)
     (out / SCORES).write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+    nearby = residuals.scores(covariance)
+    (out / NEARBY).write_text(json.dumps(nearby, indent=1) + "\n", encoding="utf-8")
     note(
         f"held-out blocks: {scores['rmse_ppm']:.3f} ppm against soundings' cells, the background alone "
         f"{scores['rmse_of_background_ppm']:.3f}; spread times {factor:.3f}"
+    )
+    note(
+        f"told from cells nearby: {nearby['rmse_ppm']:.3f} ppm where the network alone has "
+        f"{nearby['rmse_of_the_network_alone_ppm']:.3f}; signal {covariance.variance:.2f}, rest {covariance.rest:.2f} "
+        f"of the spread's variance; deviation times {covariance.factor:.3f}"
     )
 
 
@@ -125,27 +139,6 @@ def export(trained: Path, out: Path, note: Note) -> None:
         raise ModelRefused(str(error)) from error
     (out / BACKGROUND_FILE).write_text(fitted_then.model_dump_json(indent=1) + "\n", encoding="utf-8")
     note(f"{out}: model {card.name}, sha256 {card.sha256}")
-
-
-def spread_factor(residual: Floats, spread: Floats, error: Floats) -> float:
-    """By what spreads must be multiplied so that residuals have the variance that they and the errors say.
-
-    Solves mean(residual^2 / ((k spread)^2 + error^2)) = 1, which falls in k, by bisection.
-
-    Args:
-        residual: seen less said, ppm, ``(row,)``.
-        spread: standard deviation of the true cell mean, ppm, ``(row,)``.
-        error: of the observation, ppm, ``(row,)``.
-
-    Returns:
-        k within 0.1..10.
-    """
-    low, high = np.log(0.1), np.log(10.0)
-    for _ in range(60):
-        middle = (low + high) / 2
-        ratio = float(np.mean(residual**2 / ((np.exp(middle) * spread) ** 2 + error**2)))
-        low, high = (middle, high) if ratio > 1 else (low, middle)
-    return round(float(np.exp((low + high) / 2)), 4)
 
 
 def _rows(table: SequenceTable, group: int, seed: int) -> NDArray[np.int64]:

@@ -1,0 +1,239 @@
+"""What the network leaves over, month by month: told from the month's cells with soundings, once, and kept.
+
+It lies in ``prepared/DIGEST`` beside the cells; the digest is that of all inputs, of code and model. The covariates of
+the cells are read for all months together, so that each file is read once and not twelve times.
+"""
+
+import io
+import shutil
+import uuid
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.xco2_global.signature import MONTHS
+from services.core import layout
+from services.core.errors import InputRefused, ModelRefused
+from services.core.grid import Grid, Window
+from services.pipeline.code import this_code
+from services.pipeline.recipe import Each
+from services.products.xco2_global.covariates import series
+from services.products.xco2_global.declaration import global_grid
+from services.products.xco2_global.inputs import Inputs
+from services.products.xco2_global.nearby import Covariance, Left, Values, averaged, told
+from services.products.xco2_global.network import Network
+from services.products.xco2_global.observed import Observed
+from services.products.xco2_global.table import Block, blocks_of, moments
+
+type Note = Callable[[str], None]
+
+FINEST = Fraction(1)
+"""Degrees of the lattice that the signal is told on; that of the cells where they are coarser (our choice)."""
+
+_PREPARED = "prepared"
+_PLACES, _SAID = "places.npy", "said.npy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOver:
+    """Fields of some inputs and a model: a place only, it travels to workers.
+
+    Raises:
+        InputRefused: from ``at``, if a field is not prepared or cannot be read.
+    """
+
+    directory: Path
+    """``prepared/DIGEST``."""
+
+    months: tuple[int, ...]
+    """That have cells with soundings, since 1970-01; of others nothing is known."""
+
+    covariance: Covariance
+    step: Fraction
+    """Degrees of the lattice."""
+
+    @classmethod
+    def of(cls, inputs: Inputs, observed: Observed, network: Network) -> "LeftOver":
+        """Where the fields of these inputs, with this code and model, are or will be.
+
+        Raises:
+            ModelRefused: if the model was exported before it knew what it leaves over.
+        """
+        if network.fitted.nearby is None:
+            raise ModelRefused(
+                f"{network.directory / network.document.name} has no covariance of what the network leaves over: "
+                "`cenote train xco2_global` estimates it; or say nearby = false in xco2.toml"
+            )
+        asked = {
+            "inputs": [[one.name, one.size, one.sha256] for one in inputs.digests],
+            "model": [network.digest, network.document.sha256],
+            "cells": observed.directory.name,
+            "code": this_code().to_json(),
+        }
+        name = layout.digest(layout.canonical(asked))[: layout.ID_LENGTH]
+        return cls(
+            directory=inputs.directory.resolve() / _PREPARED / name,
+            months=tuple(month for month in observed.months if month in set(inputs.periods.starts)),
+            covariance=network.fitted.nearby,
+            step=max(FINEST, inputs.settings.grid.step_x),
+        )
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether they are there."""
+        return self.directory.is_dir()
+
+    @property
+    def lattice(self) -> Grid:
+        """Whose centres the fields are told at."""
+        return global_grid(self.step)
+
+    def at(self, month: int, grid: Grid, window: Window) -> tuple[Values, Values]:
+        """In the cells of a window: what is left over and the standard deviation that stays, in units of the spread.
+
+        Between the centres of the lattice mean and variance are bilinear; beyond the last before a pole they are its.
+
+        Returns:
+            ``(y, x)`` each; 0 and the deviation of a place far from all others in a month without soundings.
+        """
+        covariance = self.covariance
+        if month not in self.months:
+            nothing = np.zeros(window.shape)
+            return nothing, covariance.deviation(nothing + covariance.variance)
+        path = self.directory / _file(month)
+        try:
+            # from bytes, as np.load leaves a file open that is no archive
+            with np.load(io.BytesIO(path.read_bytes())) as held:
+                fields = [held[name].astype(np.float64) for name in ("mean", "variance")]
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise InputRefused(
+                f"{path} cannot be read ({error}); delete {self.directory}, and it is made anew"
+            ) from None
+        mean, variance = (_between(one, self.lattice, grid, window) for one in fields)
+        return mean, covariance.deviation(variance)
+
+
+def prepare(inputs: Inputs, observed: Observed, network: Network, each: Each, note: Note) -> LeftOver:
+    """Make the field of every month with soundings, unless they are there.
+
+    Args:
+        inputs: hashed.
+        observed: prepared.
+        network: whose predictions the cells are compared with.
+        each: reads and predicts blocks of cells, then does months.
+        note: told how far it is.
+    """
+    left = LeftOver.of(inputs, observed, network)
+    if left.is_prepared:
+        return left
+    part = left.directory.with_name(f".{left.directory.name}.{uuid.uuid4().hex[:8]}.part")
+    part.mkdir(parents=True)
+    try:
+        if left.months:
+            _predict(inputs, observed, network, left.months, part, each, note)
+            work = partial(_told, inputs, observed, network, left, part)
+            for number, month in enumerate(each(work, left.months), 1):
+                note(f"left over: {number} of {len(left.months)} months told, {np.datetime64(month, 'M')}")
+            (part / _SAID).unlink()
+            (part / _PLACES).unlink()
+        try:
+            part.rename(left.directory)
+        except OSError:
+            if not left.is_prepared:  # another process was faster
+                raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return left
+
+
+def _predict(
+    inputs: Inputs, observed: Observed, network: Network, months: tuple[int, ...], part: Path, each: Each, note: Note
+) -> None:
+    """Write what the network says in every cell with soundings: (month, place, departure and spread), NaN elsewhere."""
+    grid = inputs.settings.grid
+    number = np.full(grid.height * grid.width, -1, dtype=np.int32)
+    for month in months:
+        cells = observed.cells(month)
+        number[cells.row.astype(np.int64) * grid.width + cells.column] = 0
+    places = np.flatnonzero(number == 0)
+    number[places] = np.arange(len(places), dtype=np.int32)
+    asked = np.zeros((len(months), len(places)), dtype=np.bool_)
+    for position, month in enumerate(months):
+        cells = observed.cells(month)
+        asked[position, number[cells.row.astype(np.int64) * grid.width + cells.column]] = True
+    np.save(part / _PLACES, places)
+    said = np.lib.format.open_memmap(part / _SAID, "w+", np.float32, (len(months), len(places), 2))
+    blocks = list(blocks_of(inputs, places, months[-1] - months[0] + MONTHS))
+    work = partial(_said, inputs, network, months)
+    for count, (numbers, found) in enumerate(each(work, ((one, asked[:, one.numbers]) for one in blocks)), 1):
+        said[:, numbers] = found
+        note(f"left over: {count} of {len(blocks)} blocks of cells predicted")
+    said.flush()
+
+
+def _said(
+    inputs: Inputs, network: Network, months: tuple[int, ...], item: tuple[Block, NDArray[np.bool_]]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    block, asked = item
+    first = months[0] - MONTHS + 1
+    values = series(inputs, range(first, months[-1] + 1), block.window)[block.places]
+    found = np.full((*asked.shape, 2), np.nan, dtype=np.float32)
+    for position, month in enumerate(months):
+        mine = np.flatnonzero(asked[position])
+        if len(mine):
+            last = month - first + 1
+            found[position, mine] = np.stack(network.ask(values[mine, last - MONTHS : last]), axis=1)
+    return block.numbers, found
+
+
+def _told(inputs: Inputs, observed: Observed, network: Network, left: LeftOver, part: Path, month: int) -> int:
+    grid, cells = inputs.settings.grid, observed.cells(month)
+    place = np.searchsorted(
+        np.load(part / _PLACES, mmap_mode="r"), cells.row.astype(np.int64) * grid.width + cells.column
+    )
+    said: NDArray[Any] = np.load(part / _SAID, mmap_mode="r")[left.months.index(month)][place].astype(np.float64)
+    when = moments(np.full(len(cells), month, dtype=np.int64), cells.time)
+    background = network.background(inputs).at(when, cells.row, cells.column, grid)
+    lattice, covariance = left.lattice, left.covariance
+    over = Left(
+        latitude=grid.latitudes[cells.row],
+        longitude=grid.longitudes[cells.column],
+        time=cells.time,
+        value=(cells.xco2 - background - said[:, 0]) / said[:, 1],
+        noise=covariance.noise(cells.error / said[:, 1]),
+    )
+    known = over.take(np.isfinite(over.value))
+    latitude, longitude = (one.ravel() for one in np.meshgrid(lattice.latitudes, lattice.longitudes, indexing="ij"))
+    mean, variance = (
+        one.reshape(lattice.height, lattice.width).astype(np.float32)
+        for one in told(averaged(known), covariance, latitude, longitude)
+    )
+    temporary = part / f".{uuid.uuid4().hex}.npz"
+    np.savez(temporary, mean=mean, variance=variance)
+    temporary.replace(part / _file(month))  # whole, however often a task is done
+    return month
+
+
+def _between(values: Values, lattice: Grid, grid: Grid, window: Window) -> Values:
+    """Bilinear between the centres of a global lattice, in the cells of a window of another grid, ``(y, x)``."""
+    y = (float(lattice.north) - grid.latitudes[window.rows]) / float(lattice.step_y) - 0.5
+    x = (grid.longitudes[window.columns] - float(lattice.west)) / float(lattice.step_x) - 0.5
+    y = np.clip(y, 0, lattice.height - 1)
+    top = np.minimum(np.floor(y).astype(np.int64), lattice.height - 2)
+    west = np.floor(x).astype(np.int64)
+    down, east = (y - top)[:, None], x - west
+    first, second = west % lattice.width, (west + 1) % lattice.width
+    rows = (1 - down) * values[top] + down * values[top + 1]
+    found: Values = (1 - east) * rows[:, first] + east * rows[:, second]
+    return found
+
+
+def _file(month: int) -> str:
+    return f"{np.datetime64(month, 'M')}.npz"
