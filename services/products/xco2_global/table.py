@@ -110,8 +110,8 @@ def tabulate(
     places, cell = np.unique(cells.row[usable] * grid.width + cells.column[usable], return_inverse=True)
     months = range(int(cells.month[usable].min()) - MONTHS + 1, int(cells.month[usable].max()) + 1)
     values = create_values(directory, len(places), len(months), len(settings.features))
-    blocks = list(_blocks(inputs, places, len(months)))
-    work = partial(_read, inputs, months)
+    blocks = list(blocks_of(inputs, places, len(months)))
+    work = partial(read_block, inputs, months)
     for number, (numbers, found) in enumerate(each(work, blocks), 1):
         values[numbers] = found
         note(f"covariates: {number} of {len(blocks)} blocks of cells read")
@@ -145,16 +145,25 @@ def tabulate(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Block:
+class Block:
+    """Places that are read together."""
+
     window: Window
     numbers: NDArray[np.int64]
-    """Of its cells in the table."""
+    """Of its places among all."""
 
     places: NDArray[np.int64]
     """Of the same in the window, row by row."""
 
 
-def _blocks(inputs: Inputs, places: NDArray[np.int64], months: int) -> Iterator[_Block]:
+def blocks_of(inputs: Inputs, places: NDArray[np.int64], months: int) -> Iterator[Block]:
+    """Windows that hold all places, each small enough that its features are held.
+
+    Args:
+        inputs: opened.
+        places: rows times the grid's width plus columns, each once.
+        months: whose features are read.
+    """
     grid = inputs.settings.grid
     row, column = places // grid.width, places % grid.width
     most = max(HELD_BYTES // (4 * months * len(inputs.settings.features)), 1)
@@ -171,10 +180,11 @@ def _blocks(inputs: Inputs, places: NDArray[np.int64], months: int) -> Iterator[
             width=int(np.ptp(columns)) + 1,
         )
         inside = (rows - window.row) * window.width + columns - window.column
-        yield _Block(window=window, numbers=numbers, places=inside)
+        yield Block(window=window, numbers=numbers, places=inside)
 
 
-def _read(inputs: Inputs, months: range, block: _Block) -> tuple[NDArray[np.int64], Floats]:
+def read_block(inputs: Inputs, months: range, block: Block) -> tuple[NDArray[np.int64], Floats]:
+    """Numbers of a block's places, and their features ``(place, month, feature)``."""
     return block.numbers, series(inputs, months, block.window)[block.places]
 
 

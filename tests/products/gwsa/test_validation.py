@@ -44,14 +44,14 @@ from services.products.gwsa.validation.cells import cells
 from services.products.gwsa.validation.centres import centres
 from services.products.gwsa.validation.folds import Scene, held_out
 from services.products.gwsa.validation.footprint import footprint
-from services.products.gwsa.validation.published import NotComputed, Published, block_means, decoded, fine_window
-from services.products.gwsa.validation.report import numbers
+from services.products.gwsa.validation.published import Published, block_means, decoded, fine_window
 from services.products.gwsa.validation.seams import KINDS, count_steps, grouped_median, seams
 from services.products.gwsa.validation.truth import against_truth, within_blocks
 from services.products.gwsa.validation.wells import at_wells, scores
 from services.sample.groundwater import Groundwater
 from services.sample.groundwater_files import write_groundwater
 from services.sample.groundwater_seen import Seen
+from services.validation.report import NotComputed, numbers
 from services.validation.trend import ols
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # as a whole; the first test trains, renders and reports
