@@ -30,13 +30,13 @@ def summary(report: Mapping[str, Any]) -> list[str]:
 def _stations(part: Mapping[str, Any]) -> list[str]:
     label = " (synthetic)" if part["synthetic"] else ""
     one = part["methods"]["published"]
-    interval = one.get("intervals", {}).get("rmse")
+    reach = one.get("intervals", {}).get("rmse")
+    interval = "" if reach is None else f" ({reach[0]:.2f}..{reach[1]:.2f})"
     lines = [
         (
-            f"TCCON{label}: {part['pairs']} months at {part['stations']} stations: bias "
-            f"{_number(one['bias'], '+.2f')}, RMSE {_number(one['rmse'])}{'' if interval is None else f' ({interval[0]:.2f}..{interval[1]:.2f})'} ppm, "
-            f"R2 {_number(one['r2'], '.3f')}, squared correlation {_number(one['r2_pearson'], '.3f')}, slope "
-            f"{_number(one['slope'], '.3f')}"
+            f"TCCON{label}: {part['pairs']} months at {part['stations']} stations: bias {_number(one['bias'], '+.2f')},"
+            f" RMSE {_number(one['rmse'])}{interval} ppm, R2 {_number(one['r2'], '.3f')}, squared correlation "
+            f"{_number(one['r2_pearson'], '.3f')}, slope {_number(one['slope'], '.3f')}"
         ),
         f"TCCON{label}, trend and season taken off: {_detrended(one)}",
     ]
