@@ -66,19 +66,20 @@ def test_sums_stay_sums(opened: Inputs, written: Path, inputs: Path) -> None:
     totals = raster(written / "emissions_2019-09.tif")
     density = np.expm1(feature(opened, "emissions"))
     np.testing.assert_allclose(density * grid.row_areas_km2[:, None], totals, rtol=1e-4, atol=1e-4 * totals.max())
-    # on cells that hold four, and on cells that cut them
+    # on cells that hold four, and on cells that cut them; means over cells weigh rows by areas on the sphere, and
+    # densities are per km2 of the ellipsoid, which is 2.5e-4 of a sum in cells as tall as these
     nested = with_step(written, inputs, "4")
     found = np.expm1(feature(nested, "emissions")) * nested.settings.grid.row_areas_km2[:, None]
-    np.testing.assert_allclose(found, totals.reshape(45, 2, 90, 2).sum(axis=(1, 3)), rtol=1e-4, atol=1e-4 * found.max())
+    np.testing.assert_allclose(found, totals.reshape(45, 2, 90, 2).sum(axis=(1, 3)), rtol=3e-4, atol=1e-6 * found.max())
     cut = with_step(written, inputs, "3")
     people = np.expm1(feature(cut, "population")) * cut.settings.grid.row_areas_km2[:, None]
     assert people.shape == (60, 120)
-    np.testing.assert_allclose(people.sum(), raster(written / "population.tif").sum(), rtol=1e-4)
+    np.testing.assert_allclose(people.sum(), raster(written / "population.tif").sum(), rtol=3e-4)
 
 
 def test_classes_become_shares_by_area(opened: Inputs, written: Path, inputs: Path) -> None:
     classes = raster(written / "land_cover.tif")
-    areas = np.broadcast_to(opened.settings.grid.row_areas_km2[:, None], classes.shape)
+    areas = np.broadcast_to(opened.settings.grid.row_areas[:, None], classes.shape)
     nested = with_step(written, inputs, "4")
     numbers = next(one.classes for one in nested.settings.covariates if one.name == "land_cover")
     assert len(numbers) > 3

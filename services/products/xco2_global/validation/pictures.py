@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 from services.core.errors import InputRefused
 from services.core.grid import Window
 from services.products.xco2_global.declaration import global_grid
-from services.products.xco2_global.inputs import SETTINGS
 from services.products.xco2_global.validation.points import Values
 from services.products.xco2_global.validation.published import Published
 from services.products.xco2_global.validation.scores import LEVELS
 from services.products.xco2_global.validation.stations import AtStations
-from services.sources.field import open_field
 from services.validation import agreement
 from services.validation.report import NotComputed, Rows
 
@@ -180,13 +178,11 @@ def _scatter(axes: Axes, known: Values, values: Values, title: str, inferred: ND
 
 def _land(published: Published) -> tuple[Values, Values, Values] | None:
     """Longitudes, latitudes and the share of land at 1 degree; None where no file tells it."""
-    settings, source = published.source.settings.land, published.source
-    if settings is None:
+    if published.land is None:
         return None
     grid = global_grid(Fraction(1))
     whole = Window(row=0, column=0, height=grid.height, width=grid.width)
-    field = open_field("land", settings.names(source.directory / SETTINGS, "land"), "1")
-    share = np.nan_to_num(field.read(None, grid, whole).astype(np.float64))
+    share = np.nan_to_num(published.land.read(None, grid, whole).astype(np.float64))
     return grid.longitudes, grid.latitudes, share
 
 

@@ -1,6 +1,7 @@
 """A published version on the product's grid, and what it was made from."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from services.core.grid import Window
 from services.core.quantity import Quantity
 from services.pipeline.recipe import Here
 from services.products.xco2_global.declaration import INFERRED, OBSERVATIONS, UNCERTAINTY, XCO2
-from services.products.xco2_global.inputs import Inputs
+from services.products.xco2_global.inputs import SETTINGS, Inputs
 from services.products.xco2_global.network import BACKGROUND_FILE, NAME, Network
 from services.products.xco2_global.observed import Observed, prepare
 from services.products.xco2_global.render import open_recipe
+from services.sources.field import Field, open_field
 from services.validation.report import NotComputed, Note, check_made_from
 
 type Floats = NDArray[np.float64]
@@ -94,6 +96,14 @@ class Published:
     def synthetic(self) -> bool:
         """Whether the inputs are."""
         return self.source.settings.synthetic
+
+    @cached_property
+    def land(self) -> Field | None:
+        """Share of land; None where no file tells it."""
+        settings = self.source.settings.land
+        if settings is None:
+            return None
+        return open_field("land", settings.names(self.source.directory / SETTINGS, "land"), "1")
 
     def whole(self, window: Window) -> Window:
         """A window of the version as one of the settings' grid."""

@@ -15,14 +15,12 @@ from scipy import special
 from services.core.errors import InputRefused
 from services.core.grid import Window
 from services.products.xco2_global.declaration import INFERRED, UNCERTAINTY, XCO2
-from services.products.xco2_global.inputs import SETTINGS
 from services.products.xco2_global.validation.guesses import Guesses
 from services.products.xco2_global.validation.points import Points, Values, drawn, features, said_by
 from services.products.xco2_global.validation.published import Published
 from services.products.xco2_global.validation.scores import INTERVAL, LEVELS
 from services.sample.carbon import Carbon
 from services.sample.carbon_files import read_world
-from services.sources.field import open_field
 from services.validation import trend
 from services.validation.metrics import ErrorSums
 from services.validation.report import NotComputed, Note, Rows
@@ -177,11 +175,9 @@ def _compare(
 
 def land_of(published: Published, window: Window) -> Values:
     """Share of land of cells of the settings' grid, ``(y, x)``; NaN everywhere where no file tells it."""
-    settings, source = published.source.settings.land, published.source
-    if settings is None:
+    if published.land is None:
         return np.full(window.shape, np.nan)
-    found = open_field("land", settings.names(source.directory / SETTINGS, "land"), "1")
-    return found.read(None, source.settings.grid, window).astype(np.float64)
+    return published.land.read(None, published.source.settings.grid, window).astype(np.float64)
 
 
 def _beside(published: Published, world: Carbon, ready: Guesses | None, seed: int, note: Note) -> dict[str, Any]:
