@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5netcdf
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from services.core.errors import InputRefused
 from services.core.grid import Window
-from services.products.xco2_global.background import Background, fit
+from services.products.xco2_global.background import Background, Fitted, fit
 from services.products.xco2_global.inputs import SETTINGS, BackgroundSettings, Inputs
 from services.sources.noaa_monthly import open_noaa_monthly
 
@@ -19,9 +20,12 @@ FIRST = int(np.datetime64("2015-01", "M").astype(int))
 MAUNA_LOA = "xco2/noaa/co2_mlo_surface-insitu_1_ccgg_MonthlyData.txt"
 
 type Values = NDArray[np.float64]
+type Whole = NDArray[np.int64]
+type Places = tuple[Whole, Whole, Whole]
+"""Months, rows and columns."""
 
 
-def of_kind(inputs: Inputs, kind: str, **more: object) -> Inputs:
+def of_kind(inputs: Inputs, kind: str, **more: Any) -> Inputs:
     settings = inputs.settings.model_copy(
         update={
             "background": BackgroundSettings.model_validate({"kind": kind, "files": None if kind == "zonal" else "x"})
@@ -30,7 +34,7 @@ def of_kind(inputs: Inputs, kind: str, **more: object) -> Inputs:
     return replace(inputs, settings=settings, **more)
 
 
-def cells(months: int, seed: int = 0, first: int = FIRST) -> tuple[NDArray[np.int64], ...]:
+def cells(months: int, seed: int = 0, first: int = FIRST) -> Places:
     """Months, rows and columns of 2 degree cells."""
     generator = np.random.default_rng(seed)
     return (
@@ -47,7 +51,7 @@ def season(month: Values | NDArray[np.int64], latitude: Values) -> Values:
     return found
 
 
-def zonal(inputs: Inputs, where: tuple[NDArray[np.int64], ...], values: Values) -> Background:
+def zonal(inputs: Inputs, where: Places, values: Values) -> Background:
     return fit(inputs, *where, values, np.ones(len(values)))
 
 
@@ -125,11 +129,14 @@ def test_the_real_mauna_loa(opened: Inputs, realdata: Path) -> None:
     inputs = of_kind(opened, "mauna_loa", mauna_loa=open_noaa_monthly(str(realdata / MAUNA_LOA)))
     table = pd.read_csv(realdata / MAUNA_LOA, sep=r"\s+", comment="#")
     table = table[table.site_code == "MLO"]
-    index = pd.PeriodIndex.from_fields(year=table.year.astype(int), month=table.month.astype(int), freq="M")
-    rolling = pd.Series(table.value.to_numpy(dtype=float), index=index).rolling(12).mean()
+    starts = pd.to_datetime({"year": table.year.astype(int), "month": table.month.astype(int), "day": 1})
+    rolling = pd.Series(table.value.to_numpy(dtype=float), index=starts).rolling(12).mean()
     months = np.arange(FIRST, FIRST + 84)
-    series = Background(fitted=zonal_blank(), inputs=inputs).series(months)
-    expected = rolling.reindex(pd.period_range("2015-01", "2021-12", freq="M")).to_numpy()
+    series = Background(
+        fitted=Fitted(kind="mauna_loa", first_month=FIRST, last_month=FIRST + 83, coefficients=[0.0], rmse=0.0),
+        inputs=inputs,
+    ).series(months)
+    expected = rolling.reindex(pd.date_range("2015-01-01", "2021-12-01", freq="MS")).to_numpy()
     np.testing.assert_allclose(series, expected, rtol=1e-10)
     assert np.polyfit(months / 12, series, 1)[0] == pytest.approx(2.5, abs=0.15)
     month, row, column = cells(84)
@@ -137,19 +144,13 @@ def test_the_real_mauna_loa(opened: Inputs, realdata: Path) -> None:
     assert zonal(inputs, (month, row, column), values).fitted.rmse < 0.01
 
 
-def zonal_blank() -> object:
-    from services.products.xco2_global.background import Fitted  # noqa: PLC0415 - of one test
-
-    return Fitted(kind="mauna_loa", first_month=FIRST, last_month=FIRST + 83, coefficients=[0.0], rmse=0.0)
-
-
 def test_columns_of_carbontracker_and_one_offset(written: Path, inputs: Path) -> None:
     latitudes, longitudes = np.arange(-89.0, 90, 2), np.arange(-178.5, 180, 3)
     base = 400 + 3 * np.sin(np.radians(latitudes))[:, None] + 0.01 * longitudes
-    for month in ("2019-08", "2019-09"):
-        with h5netcdf.File(inputs / f"CT2022.molefrac_glb3x2_{month}.nc", "w") as file:
+    for held in ("2019-08", "2019-09"):
+        with h5netcdf.File(inputs / f"CT2022.molefrac_glb3x2_{held}.nc", "w") as file:
             file.dimensions = {"time": 1, "level": 2, "boundary": 3, "latitude": 90, "longitude": 120}
-            moment = np.datetime64(f"{month}-15", "D") - np.datetime64("2000-01-01", "D")
+            moment = np.datetime64(f"{held}-15", "D") - np.datetime64("2000-01-01", "D")
             interfaces = np.array([1e5, 5e4, 0.0])[None, :, None, None] * np.ones((1, 3, 90, 120))
             for name, over, values, said in (
                 (
@@ -187,6 +188,6 @@ def test_columns_of_carbontracker_and_one_offset(written: Path, inputs: Path) ->
 
 
 def test_too_few_cells(opened: Inputs) -> None:
-    month, row, column = (one[:99] for one in cells(12))
+    month, row, column = cells(12)
     with pytest.raises(InputRefused, match="99 cells with soundings are too few to fit a background to"):
-        zonal(opened, (month, row, column), np.full(99, 400.0))
+        zonal(opened, (month[:99], row[:99], column[:99]), np.full(99, 400.0))

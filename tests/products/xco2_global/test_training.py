@@ -22,19 +22,19 @@ def test_the_factor_of_a_spread_that_is_wrong_by_it(factor: float) -> None:
     spread = np.full(4, 0.8, dtype=np.float32)
     # residuals whose mean square is exactly what the true spread and the errors say
     error = np.full(4, 0.6, dtype=np.float32)
-    size = np.sqrt((factor * 0.8) ** 2 + 0.6**2)
+    size = float(np.sqrt((factor * 0.8) ** 2 + 0.6**2))
     residual = np.array([size, -size, size, -size], dtype=np.float32)
     assert spread_factor(residual, spread, error) == pytest.approx(factor, rel=2e-4)
 
 
 def test_the_factor_of_many_draws() -> None:
     generator = np.random.default_rng(0)
-    spread, error = generator.uniform(0.3, 1.5, 60_000), generator.uniform(0.1, 0.9, 60_000)
-    residual = generator.normal(0, np.sqrt((1.7 * spread) ** 2 + error**2))
+    spread, error = (generator.uniform(*ends, 60_000).astype(np.float32) for ends in ((0.3, 1.5), (0.1, 0.9)))
+    residual = generator.normal(0, np.sqrt((1.7 * spread) ** 2 + error**2)).astype(np.float32)
     assert spread_factor(residual, spread, error) == pytest.approx(1.7, abs=0.02)
     # residuals of none at all, or that nothing explains
-    assert spread_factor(np.zeros(5), spread[:5], error[:5]) == pytest.approx(0.1)
-    assert spread_factor(np.full(5, 1e3), spread[:5], error[:5]) == pytest.approx(10.0)
+    assert spread_factor(np.zeros(5, dtype=np.float32), spread[:5], error[:5]) == pytest.approx(0.1)
+    assert spread_factor(np.full(5, 1e3, dtype=np.float32), spread[:5], error[:5]) == pytest.approx(10.0)
 
 
 def test_what_it_writes(trained: Path, opened: Inputs) -> None:

@@ -72,7 +72,8 @@ def published(store: Path, written: Path, models: Path) -> Published:
 def report(
     published: Published, written: Path, models: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Any], Path, list[str]]:
-    out, told = tmp_path_factory.mktemp("xco2_report") / "deep" / "down", []
+    out = tmp_path_factory.mktemp("xco2_report") / "deep" / "down"
+    told: list[str] = []
     said = validate(written, published.dataset, told.append, models=models, out=out)
     found: dict[str, Any] = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert {**found, "out": str(out)} == said
@@ -135,7 +136,7 @@ def test_stations_as_xarray_and_pandas_see_them(
         (path,) = written.glob(f"{site}*.public.qc.nc")
         with xr.open_dataset(path, engine="h5netcdf") as data:
             spectra = data[["xco2_x2019"]].to_dataframe()
-        local = spectra.index + pd.to_timedelta(longitude / 15, unit="h")
+        local = pd.DatetimeIndex(spectra.index) + pd.Timedelta(hours=longitude / 15)
         hour = local.hour + local.minute / 60 + local.second / 3600
         noon = spectra[(hour >= 12) & (hour < 14)]
         day = noon.groupby(local[(hour >= 12) & (hour < 14)].floor("D")).xco2_x2019.agg(["mean", "size"])

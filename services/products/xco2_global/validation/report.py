@@ -56,7 +56,8 @@ def validate(
     made.part("folds", lambda: folds.cross_validated(published, seed, note))
     made.part("truth", lambda: truth.against_truth(published, ready, seed, note))
     (made.out / MONTHS).unlink(missing_ok=True)
-    at, rows = read or (None, [])
+    at: AtStations | None = read[0][0] if read else None
+    rows: Rows = read[0][1] if read else []
     if at is not None:
         write_table(made.out / MONTHS, month_rows(at))
         made.tables["station_months"] = MONTHS
@@ -121,10 +122,10 @@ def _ready(made: Report, published: Published, seed: int) -> Guesses | None:
     return found
 
 
-def _stations(published: Published, ready: Guesses | None) -> tuple[dict[str, Any], Rows, AtStations, Rows]:
+def _stations(published: Published, ready: Guesses | None) -> tuple[dict[str, Any], Rows, tuple[AtStations, Rows]]:
     at = stations.at_stations(published)
     told, rows = stations.scores(published, at, stations.said_at(published, at, ready))
-    return told, rows, at, rows
+    return told, rows, (at, rows)
 
 
 def _draw(made: Report, published: Published, at: AtStations | None, rows: Rows) -> None:

@@ -227,8 +227,8 @@ def _methods(said: dict[str, Values], truth: Values, areas: Values) -> dict[str,
     for name, values in said.items():
         sums = ErrorSums()
         sums.add(values[both], truth[both], areas[both])
-        found = sums.errors()
-        told[name] = {"rmse": found.rmse, "bias": found.bias, "mae": found.mae, "r2": found.r2}
+        errors = sums.errors()
+        told[name] = {"rmse": errors.rmse, "bias": errors.bias, "mae": errors.mae, "r2": errors.r2}
     others = {name: one["rmse"] for name, one in told.items() if name not in {"published", "network"}}
     found: dict[str, Any] = {"points": int(both.sum()), "methods": told}
     if others:
