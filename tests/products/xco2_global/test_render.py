@@ -93,7 +93,7 @@ def test_what_two_say_together() -> None:
     values, spread = np.full((2, 2), 410.0), np.full((2, 2), 1.0)
     places = (np.array([0, 1]), np.array([1, 0]))
     found, sigma = combined(values, spread, places, np.array([412.0, 409.0]), np.array([1.0, 0.5]))
-    np.testing.assert_allclose(found, [[410, 411], [410 - 0.8, 410]])
+    np.testing.assert_allclose(found, np.array([[410.0, 411.0], [410 - 0.8, 410.0]]))
     np.testing.assert_allclose(sigma, np.sqrt([[1.0, 0.5], [0.2, 1.0]]))
     np.testing.assert_array_equal(values, 410)
 

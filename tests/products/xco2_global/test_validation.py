@@ -140,7 +140,7 @@ def test_stations_as_xarray_and_pandas_see_them(
         hour = local.hour + local.minute / 60 + local.second / 3600
         noon = spectra[(hour >= 12) & (hour < 14)]
         day = noon.groupby(local[(hour >= 12) & (hour < 14)].floor("D")).xco2_x2019.agg(["mean", "size"])
-        month = day.groupby(day.index.to_period("M")).agg(
+        month = day.groupby(pd.DatetimeIndex(day.index).to_period("M")).agg(
             mean=("mean", "mean"), days=("size", "size"), spectra=("size", "sum"), spread=("mean", "sem")
         )
         month = month[(month.days >= 3) & (month.spectra >= 15)]
@@ -340,6 +340,35 @@ def test_folds_hold_whole_blocks_out(published: Published) -> None:
     # five random folds leave a neighbour in the square; folds of squares do not
     assert scores["sample"] < 3
     assert scores["space"] > 5
+
+
+def test_years_held_out_are_told_by_the_year_before(published: Published) -> None:
+    """Three years of cells that are the same every month; a year's growth and its season are all there is."""
+    grid = published.source.settings.grid
+    generator = np.random.default_rng(1)
+    first = int(np.datetime64("2017-01", "M").astype(int))
+    row, column = generator.integers(5, 85, 40), generator.integers(0, 180, 40)
+    at = Points(
+        month=np.repeat(np.arange(first, first + 36), 40),
+        row=np.tile(row, 36).astype(np.int64),
+        column=np.tile(column, 36),
+    )
+    values = (
+        400 + 0.2 * (at.month - first) + 2 * np.cos(2 * np.pi * at.month / 12) + np.tile(generator.normal(0, 3, 40), 36)
+    )
+    near = Known(at=at, xco2=values, error=np.full(len(at), 0.3))
+    chosen = np.arange(len(at))
+    nothing = np.zeros((len(at), 2 * len(published.source.settings.features)), dtype=np.float32)
+    said, _ = folds.held_out(published, near, (chosen, nothing), "time", 0, lambda _: None)
+    # of the first year nothing was known before
+    assert np.isnan(said["nearest"][at.month < first + 12]).all()
+    told = compared(said, values)
+    assert told["points"] == 24 * 40
+    assert told["methods"]["nearest"]["rmse"] < 0.1
+    # what is the same every month at a cell, its neighbours do not know, and neither does what is smooth
+    assert told["methods"]["background"]["rmse"] > 1.5
+    assert told["methods"]["inverse_distance"]["rmse"] > 0.5
+    assert grid.shape == (90, 180)
 
 
 def test_guesses_of_fields_that_they_can_hold(published: Published) -> None:

@@ -92,7 +92,10 @@ def held_out(
         ppm, ``(chosen,)`` for each method, and why there are no trees.
     """
     numbers, inputs = chosen
-    own = labels(split, near.at.rows(published.source.settings.grid))
+    places = near.at.rows(published.source.settings.grid)
+    own = labels(split, places)
+    # a month that is held out whole leaves no neighbours to choose a number of
+    tuned = labels("space_time", places) if split == "time" else own
     parts = min(FOLDS, len(np.unique(own, axis=0)))
     fold = folds.dealt(own, parts, seed)
     said: dict[str, Values] = {}
@@ -102,7 +105,7 @@ def held_out(
         kept = fold != part
         asked, learned = numbers[~kept[numbers]], kept[numbers]
         fitted_to = (near.take(numbers[learned]), inputs[learned])
-        ready = guesses(published.source, near.take(kept), fitted_to, own[kept], seed)
+        ready = guesses(published.source, near.take(kept), fitted_to, tuned[kept], seed)
         without = ready.without
         answers = ready.said(near.at.take(asked), inputs[~learned], last_year=split == "time")
         for name, values in answers.items():

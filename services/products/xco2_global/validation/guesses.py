@@ -30,6 +30,9 @@ DEGREE = 3
 CHOICES = (2, 4, 8, 16, 32, 64, 128)
 """Neighbours that inverse distances may be of."""
 
+PARTS = 5
+"""Folds in which it is chosen, or as many as there are blocks."""
+
 TUNED_MONTHS = 6
 """Spread evenly, in which the number of neighbours is chosen (our choice: it takes its time)."""
 
@@ -121,6 +124,7 @@ def guesses(
     months = np.unique(near.at.month)
     tuned = months[np.unique(np.linspace(0, len(months) - 1, min(len(months), TUNED_MONTHS)).round().astype(int))]
     here = np.isin(near.at.month, tuned)
+    parts = min(PARTS, len(np.unique(labels[here], axis=0)))
     return Guesses(
         source=source,
         near=near,
@@ -131,6 +135,7 @@ def guesses(
             near.xco2[here],
             labels[here],
             choices=CHOICES,
+            parts=parts,
             seed=seed,
         ),
         trees=trees,
