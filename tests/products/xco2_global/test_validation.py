@@ -30,6 +30,7 @@ from services.products.xco2_global.inputs import SETTINGS, Inputs
 from services.products.xco2_global.observed import Observed
 from services.products.xco2_global.table import SCORED, seen
 from services.products.xco2_global.validation import folds, points, stations, truth
+from services.products.xco2_global.validation import guesses as guessing
 from services.products.xco2_global.validation.guesses import guesses
 from services.products.xco2_global.validation.points import Known, Points
 from services.products.xco2_global.validation.published import Published, decoded
@@ -38,7 +39,7 @@ from services.products.xco2_global.validation.splits import labels
 from services.sample.carbon import Carbon
 from services.validation.report import NotComputed
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # as a whole; the first test trains, renders and reports
 
 type Values = NDArray[np.float64]
 
@@ -74,7 +75,12 @@ def report(
 ) -> tuple[dict[str, Any], Path, list[str]]:
     out = tmp_path_factory.mktemp("xco2_report") / "deep" / "down"
     told: list[str] = []
-    said = validate(written, published.dataset, told.append, models=models, out=out)
+    with pytest.MonkeyPatch.context() as few:
+        # what is drawn, not how
+        few.setattr(folds, "MOST_ROWS", 1200)
+        few.setattr(guessing, "MOST_ROWS", 1200)
+        few.setattr(truth, "MOST_PLACES", 300)
+        said = validate(written, published.dataset, told.append, models=models, out=out)
     found: dict[str, Any] = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert {**found, "out": str(out)} == said
     return found, out, told
