@@ -17,6 +17,7 @@ manifest.json                                      seed, size, generator, bytes 
 Covariates begin eleven months before the first month with soundings, for a sequence of twelve.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -28,13 +29,14 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.transform import Affine
 
+from services.core.errors import InputRefused
 from services.core.grid import Grid
 from services.sample.carbon import MEMORY, SPANS, Carbon, Size
 from services.sample.carbon_lite import lite_name, write_lite
 from services.sample.carbon_seen import BARE, CROPS, FOREST, GRASS, ICE, TOWNS, Covariates
 from services.sample.carbon_soundings import INSTRUMENTS, Satellite
 from services.sample.carbon_stations import STATIONS, Spectra, network, station_file_name, write_station
-from services.sample.manifest import SYNTHETIC, Progress, generator, replaced, write_set
+from services.sample.manifest import MANIFEST, SYNTHETIC, Progress, generator, replaced, write_set
 from services.sample.noise import Field
 from services.sample.solutions import month_name, month_starts, months_between
 
@@ -182,6 +184,27 @@ def write_carbon(
     made_from = {"generator": generator(*_GENERATOR), "seed": seed, "size": size, "months": list(span)}
     write_set(directory, made_from, lambda: _write_all(directory, Carbon(size, seed=seed), span), progress)
     return directory
+
+
+def read_world(directory: Path) -> Carbon:
+    """The truth that the files of a directory were made from, as its manifest tells.
+
+    Raises:
+        InputRefused: if there is no manifest of these files, or other code than this made them.
+    """
+    try:
+        told = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        size, seed, made_by = str(told["size"]), int(told["seed"]), str(told["generator"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputRefused(f"{directory} holds no {MANIFEST} of the sample Earth's carbon") from None
+    if made_by != generator(*_GENERATOR):
+        raise InputRefused(
+            f"the files in {directory} were made by other code than this: what is true there is not known"
+        )
+    for known in SPANS:
+        if size == known:
+            return Carbon(known, seed=seed)
+    raise InputRefused(f"{directory / MANIFEST}: the sample Earth's carbon has no size {size!r}")
 
 
 def _write_all(directory: Path, world: Carbon, span: tuple[str, str]) -> Iterator[tuple[str, int]]:

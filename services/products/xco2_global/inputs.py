@@ -60,6 +60,13 @@ class SoundingSettings(Files):
         return ErrorModel(length_km=self.correlation_km, correlated=self.correlated, floor=self.floor)
 
 
+class StationSettings(Files):
+    """TCCON's files, which validation alone reads."""
+
+    convert: bool = False
+    """Whether those of the other CO2 scale are converted, as GGG2014's for a run on X2019; else they are refused."""
+
+
 class BackgroundSettings(Part):
     """What the network's departures are from."""
 
@@ -124,7 +131,7 @@ class Settings(Part):
     """``xco2.toml``."""
 
     soundings: SoundingSettings
-    stations: Files | None = None
+    stations: StationSettings | None = None
     background: BackgroundSettings = BackgroundSettings()
     land: Files | None = None
     covariates: Annotated[list[CovariateSettings], Field(min_length=1)]

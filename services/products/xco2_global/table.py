@@ -137,7 +137,7 @@ def tabulate(
     months = range(int(cells.month.min()) - MONTHS + 1, int(cells.month.max()) + 1)
     values = create_values(directory, len(places), len(months), len(settings.features))
     blocks = list(blocks_of(inputs, places, len(months)))
-    work = partial(_read, inputs, months)
+    work = partial(read_block, inputs, months)
     for number, (numbers, found) in enumerate(each(work, blocks), 1):
         values[numbers] = found
         note(f"covariates: {number} of {len(blocks)} blocks of cells read")
@@ -176,7 +176,7 @@ class Block:
 
     window: Window
     numbers: NDArray[np.int64]
-    """Of its cells in the table."""
+    """Of its places among all."""
 
     places: NDArray[np.int64]
     """Of the same in the window, row by row."""
@@ -209,7 +209,8 @@ def blocks_of(inputs: Inputs, places: NDArray[np.int64], months: int) -> Iterato
         yield Block(window=window, numbers=numbers, places=inside)
 
 
-def _read(inputs: Inputs, months: range, block: Block) -> tuple[NDArray[np.int64], Floats]:
+def read_block(inputs: Inputs, months: range, block: Block) -> tuple[NDArray[np.int64], Floats]:
+    """Numbers of a block's places, and their features ``(place, month, feature)``."""
     return block.numbers, series(inputs, months, block.window)[block.places]
 
 

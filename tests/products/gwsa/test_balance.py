@@ -28,9 +28,10 @@ from services.products.gwsa.declaration import BASE_MONTHS, COARSE, FACTOR, FINE
 from services.products.gwsa.inputs import SETTINGS, Inputs, LandModelSettings
 from services.products.gwsa.reach import Reach
 from services.products.gwsa.validation.land_models import land_models
-from services.products.gwsa.validation.published import NotComputed, Published
+from services.products.gwsa.validation.published import Published
 from services.sample.groundwater import Groundwater
 from services.sources.gldas import open_gldas
+from services.validation.report import NotComputed
 
 pytestmark = pytest.mark.slow  # as a whole
 

@@ -46,13 +46,13 @@ from services.products.gwsa.validation.cells import cells
 from services.products.gwsa.validation.centres import centres
 from services.products.gwsa.validation.folds import Scene, held_out
 from services.products.gwsa.validation.footprint import footprint
-from services.products.gwsa.validation.published import NotComputed, Published, block_means, decoded, fine_window
-from services.products.gwsa.validation.report import numbers
+from services.products.gwsa.validation.published import Published, block_means, decoded, fine_window
 from services.products.gwsa.validation.seams import KINDS, count_steps, grouped_median, seams
 from services.products.gwsa.validation.truth import against_truth, within_blocks
 from services.products.gwsa.validation.wells import at_wells, scores
 from services.sample.groundwater import Groundwater
 from services.sample.groundwater_seen import Seen
+from services.validation.report import NotComputed, numbers
 from services.validation.trend import ols
 from tests.samples import groundwater
 

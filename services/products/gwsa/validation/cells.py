@@ -9,7 +9,8 @@ from services.products.gwsa.balance import LACKS
 from services.products.gwsa.coarse import NO_LAND
 from services.products.gwsa.declaration import COARSE
 from services.products.gwsa.reach import Reach
-from services.products.gwsa.validation.published import NotComputed, Published
+from services.products.gwsa.validation.published import Published
+from services.validation.report import NotComputed
 
 
 def cells(published: Published) -> tuple[dict[str, Any], list[dict[str, Any]], NDArray[np.uint8]]:

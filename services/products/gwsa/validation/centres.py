@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from services.core.grid import Window
 from services.products.gwsa.declaration import BASE_MONTHS, COARSE, GWSA
 from services.products.gwsa.reach import Reach
-from services.products.gwsa.validation.published import NotComputed, Published
+from services.products.gwsa.validation.published import Published
 from services.validation import trend
+from services.validation.report import NotComputed
 
 type Floats = NDArray[np.float64]
 

@@ -30,9 +30,10 @@ from services.products.gwsa.regions import with_buffer
 from services.products.gwsa.seasonal import climatology_trend
 from services.products.gwsa.table import Table
 from services.products.gwsa.training import cut, surroundings
-from services.products.gwsa.validation.published import NotComputed, Published
+from services.products.gwsa.validation.published import Published
 from services.validation.folds import dealt
 from services.validation.metrics import ErrorSums
+from services.validation.report import NotComputed
 
 type Cells = NDArray[np.float64]
 type Floats = NDArray[np.float32]

@@ -18,10 +18,11 @@ from services.products.gwsa.climate import SETTINGS, Climate, around
 from services.products.gwsa.declaration import COARSE, FACTOR, FINE, GWSA
 from services.products.gwsa.reach import Reach
 from services.products.gwsa.table import Table
-from services.products.gwsa.validation.published import NotComputed, Published, block_means
+from services.products.gwsa.validation.published import Published, block_means
 from services.products.gwsa.validation.truth import cut, part_of_truth
 from services.sample.groundwater import Groundwater, Size, clock
 from services.validation.attribution import LEAST_MONTHS, Attribution, attributed, memories
+from services.validation.report import NotComputed
 from services.validation.volume import KM3_PER_CM_KM2, LENGTH_KM, volume_change
 
 type Floats = NDArray[np.float64]

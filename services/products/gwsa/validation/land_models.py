@@ -9,7 +9,8 @@ from services.products.gwsa.balance import CM, STORES
 from services.products.gwsa.declaration import BASE_MONTHS, GWSA
 from services.products.gwsa.reach import Reach
 from services.products.gwsa.validation.centres import compared, weights_of
-from services.products.gwsa.validation.published import NotComputed, Published
+from services.products.gwsa.validation.published import Published
+from services.validation.report import NotComputed
 
 type Floats = NDArray[np.float64]
 

@@ -17,8 +17,9 @@ from services.products.gwsa.coarse import NO_LAND
 from services.products.gwsa.declaration import GWSA
 from services.products.gwsa.reach import Reach
 from services.products.gwsa.validation.footprint import Parts
-from services.products.gwsa.validation.published import NotComputed, Published, decoded
+from services.products.gwsa.validation.published import Published, decoded
 from services.products.gwsa.validation.wells import AtWells
+from services.validation.report import NotComputed
 from services.validation.sites import Scores
 
 type Floats = NDArray[np.float64]

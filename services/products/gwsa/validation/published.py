@@ -17,6 +17,7 @@ from services.products.gwsa.declaration import COARSE, FACTOR, FINE, GWSA, PRODU
 from services.products.gwsa.inputs import Inputs
 from services.products.gwsa.reach import Reach
 from services.products.gwsa.render import Gwsa
+from services.validation.report import NotComputed, check_made_from
 
 type Floats = NDArray[np.float64]
 
@@ -31,10 +32,6 @@ MOST_MONTHS = 24
 
 TOGETHER = 12
 """Months of the field without detail that are held at once: 20 MB in a tile."""
-
-
-class NotComputed(Exception):
-    """A part of the report cannot be computed; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +62,8 @@ class Published:
         row, column = (FINE.north - grid.north) / FINE.step_y, (grid.west - FINE.west) / FINE.step_x
         if (grid.step_x, grid.step_y) != (FINE.step_x, FINE.step_y) or {row.denominator, column.denominator} != {1}:
             raise InputRefused(f"{name} does not lie on the cells of gwsa's grid of 1/120 degree")
-        _check_inputs(dataset, source)
+        mine = {one.name: one.sha256 for one in source.digests}
+        check_made_from(name, dataset.version.provenance, mine, str(source.directory))
         return cls(dataset=dataset, source=source, coarse=coarse, row=int(row), column=int(column))
 
     @property
@@ -170,16 +168,3 @@ def block_means(values: Floats, weights: Floats) -> tuple[Floats, Floats]:
     total = weight.reshape(shape).sum(axis=(1, 3))
     sums = (np.nan_to_num(values) * weight).reshape(shape).sum(axis=(1, 3))
     return np.divide(sums, total, out=np.full(total.shape, np.nan), where=total > 0), total
-
-
-def _check_inputs(dataset: Dataset, source: Inputs) -> None:
-    """Scores of a version against inputs that it was not made from would be scores of nothing."""
-    mine = {one.name: one.sha256 for one in source.digests}
-    for segment, origin in dataset.version.provenance.items():
-        used = {one["name"]: one["sha256"] for one in origin.get("inputs", [])}
-        other = sorted(name for name in mine.keys() | used.keys() if mine.get(name) != used.get(name))
-        if other:
-            raise InputRefused(
-                f"{dataset.product.id} (segment {segment}) was made from other inputs than {source.directory} holds: "
-                f"{len(other)} files differ, first {other[0]}"
-            )

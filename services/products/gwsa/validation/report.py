@@ -3,12 +3,6 @@
 What cannot be computed stands in the report with its reason, and is told.
 """
 
-import csv
-import io
-import json
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +11,7 @@ from numpy.typing import NDArray
 
 from models.gwsa import DIRECTORY
 from services.core.dataset import Dataset
-from services.core.errors import InputRefused, ModelRefused
+from services.core.errors import ModelRefused
 from services.pipeline.recipe import Here
 from services.products.gwsa.coarse import prepare
 from services.products.gwsa.detail import REGIONS_FILE, Detail
@@ -28,56 +22,14 @@ from services.products.gwsa.validation.centres import centres
 from services.products.gwsa.validation.folds import folds
 from services.products.gwsa.validation.footprint import Parts, footprint
 from services.products.gwsa.validation.land_models import land_models
-from services.products.gwsa.validation.published import NotComputed, Published
+from services.products.gwsa.validation.published import Published
 from services.products.gwsa.validation.scales import cross_scale
 from services.products.gwsa.validation.seams import seams
 from services.products.gwsa.validation.summary import summary
 from services.products.gwsa.validation.truth import against_truth
 from services.products.gwsa.validation.wells import at_wells, scores
 from services.products.gwsa.validation.worth import worth
-
-type Note = Callable[[str], None]
-type Rows = list[dict[str, Any]]
-
-REPORT = "report.json"
-
-
-@dataclass(kw_only=True)
-class _Report:
-    """What there is so far."""
-
-    out: Path
-    note: Note
-    parts: dict[str, Any] = field(default_factory=dict)
-    tables: dict[str, str] = field(default_factory=dict)
-    pictures: dict[str, str] = field(default_factory=dict)
-
-    def part[T](self, name: str, compute: Callable[[], tuple[dict[str, Any], Rows, *tuple[T, ...]]]) -> tuple[T, ...]:
-        """Compute a part and write its table; where it cannot be, its reason stands there, and is told."""
-        self.note(f"{name.replace('_', ' ')} ...")
-        # what an earlier report left must not pass for this one's
-        (self.out / f"{name}.csv").unlink(missing_ok=True)
-        try:
-            told, rows, *more = compute()
-        except NotComputed as reason:
-            self.parts[name] = {"not_computed": str(reason)}
-            self.note(f"{name.replace('_', ' ')}: not computed: {reason}")
-            return ()
-        self.parts[name] = told
-        write_table(self.out / f"{name}.csv", rows)
-        self.tables[name] = f"{name}.csv"
-        return tuple(more)
-
-    def picture(self, name: str, draw: Callable[[Path], None]) -> None:
-        """Draw; where there is nothing to draw, that is told."""
-        (self.out / f"{name}.png").unlink(missing_ok=True)
-        try:
-            draw(self.out / f"{name}.png")
-        except NotComputed as reason:
-            self.pictures[name] = f"not drawn: {reason}"
-            self.note(f"picture {name}: not drawn: {reason}")
-            return
-        self.pictures[name] = f"{name}.png"
+from services.validation.report import NotComputed, Note, Report, Rows
 
 
 def validate(
@@ -112,11 +64,7 @@ def validate(
     detail, missing = _models(dataset, source, models)
     if detail is not None:
         detail.check(coarse)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputRefused(f"{out} cannot be written: {error.strerror}") from None
-    made = _Report(out=out, note=note)
+    made = Report(out=out, note=note)
     made.part("cross_scale", lambda: cross_scale(published, _there(detail, missing)))
     table = tabulate(source, coarse, Here(), note)
     made.part("folds", lambda: folds(published, table, seed, note))
@@ -148,34 +96,7 @@ def validate(
         "pictures": made.pictures,
     }
     report["summary"] = summary(report)
-    plain = numbers(report)
-    (out / REPORT).write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    return {**plain, "out": str(out)}
-
-
-def numbers(value: Any) -> Any:
-    """JSON data of plain numbers: None where a number is not finite."""
-    if isinstance(value, Mapping):
-        return {str(key): numbers(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [numbers(one) for one in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float):
-        return float(f"{value:.9g}") if math.isfinite(value) else None
-    return value
-
-
-def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows as CSV, columns in the order in which they first occur; empty where there is no number."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        plain = numbers(row)
-        writer.writerow({name: "" if value is None else value for name, value in plain.items()})
-    path.write_text(text.getvalue(), encoding="utf-8")
+    return made.write(report)
 
 
 def _models(dataset: Dataset, source: Inputs, models: Path | None) -> tuple[Detail | None, str]:
@@ -216,7 +137,7 @@ def _truth(published: Published) -> tuple[dict[str, Any], Rows]:
     return against_truth(published)
 
 
-def _draw(made: _Report, published: Published, read: Any) -> None:
+def _draw(made: Report, published: Published, read: Any) -> None:
     from services.products.gwsa.validation import pictures  # noqa: PLC0415 - matplotlib takes a second to load
 
     made.note("pictures ...")
@@ -228,7 +149,7 @@ def _draw(made: _Report, published: Published, read: Any) -> None:
 
 
 def _draw_coarse(
-    made: _Report,
+    made: Report,
     published: Published,
     parts: Parts | None,
     apart: NDArray[np.float64] | None,

@@ -12,8 +12,9 @@ from services.products.gwsa.detail import Detail
 from services.products.gwsa.land import land_of
 from services.products.gwsa.reach import Reach
 from services.products.gwsa.refine import DETAIL_HALO, HALO, STEPS, Blocks, interpolated
-from services.products.gwsa.validation.published import NotComputed, Published, block_means, fine_window
+from services.products.gwsa.validation.published import Published, block_means, fine_window
 from services.validation.metrics import ErrorSums
+from services.validation.report import NotComputed
 
 BOUND = (GWSA.scale_factor or 0.0) / 2 + 1e-5
 """cm that an average of stored values may lie beside the balance: half a step, and the float32 that it is kept in."""

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from services.products.gwsa.declaration import FACTOR, GWSA
 from services.products.gwsa.reach import Reach
-from services.products.gwsa.validation.published import NotComputed, Published
+from services.products.gwsa.validation.published import Published
+from services.validation.report import NotComputed
 
 type Counts = NDArray[np.int64]
 

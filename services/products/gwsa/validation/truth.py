@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from services.core.grid import Window
 from services.products.gwsa.declaration import FACTOR, FINE, GWSA, UNCERTAINTY
-from services.products.gwsa.validation.published import NotComputed, Published, block_means, decoded, fine_window
+from services.products.gwsa.validation.published import Published, block_means, decoded, fine_window
 from services.sample.groundwater import REGIONS, Groundwater, Size
 from services.validation.metrics import ErrorSums
+from services.validation.report import NotComputed
 
 type Floats = NDArray[np.float64]
 

@@ -12,10 +12,11 @@ from services.core.errors import InputRefused, PositionOutside
 from services.core.grid import Window
 from services.products.gwsa.declaration import FACTOR, FILLED, GWSA, UNCERTAINTY
 from services.products.gwsa.inputs import SETTINGS, WellSettings
-from services.products.gwsa.validation.published import NotComputed, Published, decoded
+from services.products.gwsa.validation.published import Published, decoded
 from services.sources.wells import Wells as Levels
 from services.sources.wells import open_wells
 from services.validation import selection, sites, trend
+from services.validation.report import NotComputed
 from services.validation.selection import LOOSE, STRICT, Rules, Wells
 
 type Floats = NDArray[np.float64]

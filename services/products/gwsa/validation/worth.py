@@ -10,7 +10,8 @@ from models.errors import ModelError
 from services.products.gwsa.coarse import Coarse
 from services.products.gwsa.detail import Detail
 from services.products.gwsa.reach import Reach
-from services.products.gwsa.validation.published import NotComputed, Published
+from services.products.gwsa.validation.published import Published
+from services.validation.report import NotComputed
 
 _WITHOUT = "rmse_of_conservative_bilinear_cm"
 

@@ -1,0 +1,119 @@
+"""Covariates on cells against rasterio, xarray and sums by hand."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import xarray as xr
+from numpy.typing import NDArray
+
+from models.xco2_global.signature import MONTHS
+from services.core.grid import Window
+from services.products.xco2_global.covariates import sequences, series
+from services.products.xco2_global.inputs import SETTINGS, Inputs
+
+MONTH = int(np.datetime64("2019-09", "M").astype(int))
+
+
+def whole(inputs: Inputs) -> Window:
+    grid = inputs.settings.grid
+    return Window(row=0, column=0, height=grid.height, width=grid.width)
+
+
+def feature(inputs: Inputs, name: str, month: int = MONTH) -> NDArray[np.float64]:
+    """A feature of a month on all cells, ``(y, x)``."""
+    column = list(inputs.settings.features).index(name)
+    values = series(inputs, [month], whole(inputs))[:, 0, column]
+    return values.astype(np.float64).reshape(inputs.settings.grid.shape)
+
+
+def with_step(written: Path, inputs: Path, step: str) -> Inputs:
+    """The same files on cells of another width."""
+    toml = inputs / SETTINGS
+    text = re.sub(r'step = "[^"]*"', f'step = "{step}"', (written / SETTINGS).read_text())
+    toml.unlink()
+    toml.write_text(text)
+    return Inputs.find(inputs)
+
+
+def raster(path: Path) -> NDArray[np.float64]:
+    with rasterio.open(path) as file:
+        return np.asarray(file.read(1, masked=True).astype(np.float64).filled(np.nan))
+
+
+def test_era5_as_xarray_reads_it(opened: Inputs, written: Path) -> None:
+    with xr.open_dataset(written / "era5_monthly_2019.nc", engine="h5netcdf") as data:
+        turned = data.assign_coords(longitude=(data.longitude + 180) % 360 - 180).sortby("longitude")
+        month = turned.sel(time="2019-09-01")
+        for name, variable in (("temperature", "t2m"), ("soil_moisture", "swvl1"), ("rain", "tp")):
+            np.testing.assert_allclose(feature(opened, name), month[variable].values, rtol=2e-6, equal_nan=True)
+
+
+def test_rising_latitudes_mean_the_same(opened: Inputs, written: Path, inputs: Path) -> None:
+    path = inputs / "era5_monthly_2019.nc"
+    with xr.open_dataset(written / path.name, engine="h5netcdf", mask_and_scale=False) as data:
+        assert data.latitude[0] > data.latitude[-1]
+        path.unlink()
+        data.isel(latitude=slice(None, None, -1)).to_netcdf(path, engine="h5netcdf")
+    turned = Inputs.find(inputs)
+    window = Window(row=20, column=100, height=9, width=11)
+    np.testing.assert_array_equal(sequences(turned, MONTH, window), sequences(opened, MONTH, window))
+
+
+def test_sums_stay_sums(opened: Inputs, written: Path, inputs: Path) -> None:
+    grid = opened.settings.grid
+    totals = raster(written / "emissions_2019-09.tif")
+    density = np.expm1(feature(opened, "emissions"))
+    np.testing.assert_allclose(density * grid.row_areas_km2[:, None], totals, rtol=1e-4, atol=1e-4 * totals.max())
+    # on cells that hold four, and on cells that cut them; means over cells weigh rows by areas on the sphere, and
+    # densities are per km2 of the ellipsoid, which is 2.5e-4 of a sum in cells as tall as these
+    nested = with_step(written, inputs, "4")
+    found = np.expm1(feature(nested, "emissions")) * nested.settings.grid.row_areas_km2[:, None]
+    np.testing.assert_allclose(found, totals.reshape(45, 2, 90, 2).sum(axis=(1, 3)), rtol=3e-4, atol=1e-6 * found.max())
+    cut = with_step(written, inputs, "3")
+    people = np.expm1(feature(cut, "population")) * cut.settings.grid.row_areas_km2[:, None]
+    assert people.shape == (60, 120)
+    np.testing.assert_allclose(people.sum(), raster(written / "population.tif").sum(), rtol=3e-4)
+
+
+def test_classes_become_shares_by_area(opened: Inputs, written: Path, inputs: Path) -> None:
+    classes = raster(written / "land_cover.tif")
+    areas = np.broadcast_to(opened.settings.grid.row_areas[:, None], classes.shape)
+    nested = with_step(written, inputs, "4")
+    numbers = next(one.classes for one in nested.settings.covariates if one.name == "land_cover")
+    assert len(numbers) > 3
+
+    def blocks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        total: NDArray[np.float64] = values.reshape(45, 2, 90, 2).sum(axis=(1, 3))
+        return total
+
+    known = ~np.isnan(classes)
+    weight = blocks(areas * known)
+    for number in numbers:
+        share = np.divide(
+            blocks(areas * (classes == number)), weight, out=np.full(weight.shape, np.nan), where=weight > 0
+        )
+        found = feature(nested, f"land_cover_{number}")
+        np.testing.assert_allclose(found, share, atol=2e-6, equal_nan=True)
+        assert np.nanmax(found) > 0
+
+
+def test_sequences_end_with_the_month_and_know_place_and_season(opened: Inputs) -> None:
+    window = Window(row=30, column=17, height=2, width=3)
+    found = sequences(opened, MONTH, window)
+    grid, names = opened.settings.grid, list(opened.settings.features)
+    assert found.shape == (6, MONTHS, len(names))
+    for place, month in enumerate(range(MONTH - MONTHS + 1, MONTH + 1)):
+        at = feature(opened, "ndvi", month)[window.rows, window.columns]
+        np.testing.assert_allclose(found[:, place, names.index("ndvi")], at.ravel(), rtol=1e-6)
+    latitude, longitude = (
+        one.ravel() for one in np.meshgrid(grid.latitudes[window.rows], grid.longitudes[window.columns], indexing="ij")
+    )
+    sphere = found[:, 0, [names.index(f"sphere_{axis}") for axis in "xyz"]]
+    np.testing.assert_allclose((sphere**2).sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(np.degrees(np.arcsin(sphere[:, 2])), latitude, atol=1e-4)
+    np.testing.assert_allclose(np.degrees(np.arctan2(sphere[:, 1], sphere[:, 0])), longitude, atol=1e-4)
+    # the middle of September is 8.5 twelfths of the year
+    angle = np.arctan2(found[0, -1, names.index("season_sin")], found[0, -1, names.index("season_cos")])
+    np.testing.assert_allclose(angle % (2 * np.pi), 2 * np.pi * 8.5 / 12, atol=1e-5)
