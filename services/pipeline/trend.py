@@ -60,7 +60,15 @@ class TrendRecipe:
     """The collection's declaration."""
 
     @classmethod
-    def of(cls, store: Store, dataset: Dataset, *, variable: str | None, periods: str | None) -> "TrendRecipe":
+    def of(
+        cls,
+        store: Store,
+        dataset: Dataset,
+        *,
+        variable: str | None,
+        periods: str | None,
+        least: int = LEAST_MONTHS,
+    ) -> "TrendRecipe":
         """The trend of a version.
 
         Args:
@@ -68,6 +76,7 @@ class TrendRecipe:
             dataset: the version.
             variable: of which quantity; None: the first.
             periods: a ``datetime=`` expression; None: all.
+            least: months that it needs.
 
         Raises:
             Refused: if the collection is not monthly or has too few months.
@@ -77,8 +86,8 @@ class TrendRecipe:
         if product.length != Step.parse("P1M"):
             raise Refused(f"{product.id} has periods of {product.step}; a trend is fitted to months")
         months = dataset.time if periods is None else dataset.time.take(list(dataset.time.select(periods)))
-        if len(months) < LEAST_MONTHS:
-            raise Refused(f"{product.id} has {len(months)} months of those asked for; a trend needs {LEAST_MONTHS}")
+        if len(months) < least:
+            raise Refused(f"{product.id} has {len(months)} months of those asked for; a trend needs {least}")
         return cls(
             store=store,
             source=product.id,
@@ -220,12 +229,13 @@ class TrendRecipe:
                 stored[quantity.name][0, part.rows, part.columns] = quantity.pack(whole.reshape(part.shape))
         return stored
 
-    def map_of(self, start: int, window: Window, level: int = 0) -> NDArray[np.floating[Any]]:
-        """One month of a window of a level, ``(y, x)``, NaN where missing."""
+    def map_of(
+        self, start: int, window: Window, level: int = 0, quantity: Quantity | None = None
+    ) -> NDArray[np.floating[Any]]:
+        """One month of a window of a level, of this quantity or another one, ``(y, x)``, NaN where missing."""
+        one = quantity or self.quantity
         position = self._dataset.time.starts.index(start)
-        decoded: NDArray[np.floating[Any]] = self.quantity.decode(
-            self._dataset.read_map(self.quantity, position, level, window)
-        )
+        decoded: NDArray[np.floating[Any]] = one.decode(self._dataset.read_map(one, position, level, window))
         return decoded
 
     def series(self, window: Window) -> NDArray[np.floating[Any]]:
