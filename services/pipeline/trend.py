@@ -201,7 +201,7 @@ class TrendRecipe:
             "method": "least squares with an annual cycle; errors widened for lag-1 autocorrelation (Santer et al.)",
         }
 
-    def compute(self, periods: TimeAxis, window: Window) -> dict[str, NDArray[Any]]:
+    def compute(self, periods: TimeAxis, window: Window) -> dict[str, NDArray[Any]]:  # noqa: ARG002 - there is one
         """Stored values ``(1, y, x)``; the series of SIDE x SIDE cells are in memory at a time."""
         return self.cell_by_cell(self.product, window, _slopes)
 

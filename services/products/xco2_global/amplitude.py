@@ -70,8 +70,8 @@ class AmplitudeRecipe(Analysis):
             id=f"{self.trend.source}_amplitude",
             title=f"{self.trend.whole.title}: seasonal amplitude",
             description=(
-                f"Seasonal amplitude: peak less trough of two annual harmonics, fitted beside a line, of {self.of}, and "
-                f"when the peak is. {self.trend.whole.description}"
+                f"Seasonal amplitude: peak less trough of two annual harmonics, of {self.of}, fitted beside a line, "
+                f"and when the peak is. {self.trend.whole.description}"
             ),
             quantities=(amplitude, maximum),
         )
@@ -108,7 +108,7 @@ class AmplitudeRecipe(Analysis):
         """The table as a file."""
         return {"amplitude.csv": as_csv(self.table)}
 
-    def compute(self, periods: TimeAxis, window: Window) -> dict[str, NDArray[Any]]:  # noqa: ARG002 - there is one
+    def compute(self, periods: TimeAxis, window: Window) -> dict[str, NDArray[Any]]:  # noqa: ARG002 - one
         """Stored values ``(1, y, x)``; a part of the window is in memory at a time."""
         return self.trend.cell_by_cell(self.product, window, _fit)
 

@@ -302,7 +302,9 @@ def computed(recipe: HotspotsRecipe) -> tuple[Lasting, Hotspots]:
 
 def _last(guide: Field, month: int) -> list[int | None]:
     """The last months of a guide up to one; None stands for a static one's map."""
-    return [one for one in guide.months if one <= month][-GUIDE_MONTHS:] if guide.monthly else [None]
+    if not guide.monthly:
+        return [None]
+    return [*[one for one in guide.months if one <= month][-GUIDE_MONTHS:]]
 
 
 def _rounded(row: dict[str, Any]) -> dict[str, Any]:
