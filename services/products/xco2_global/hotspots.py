@@ -29,7 +29,8 @@ from services.pipeline.recipe import Input
 from services.pipeline.trend import TrendRecipe
 from services.products.xco2_global.analysis import PPM, Analysis
 from services.products.xco2_global.covariates import covariate
-from services.products.xco2_global.inputs import SETTINGS, Inputs
+from services.products.xco2_global.inputs import SETTINGS, CovariateSettings, Inputs
+from services.sources import files
 from services.sources.field import Field
 from services.validation.components import Hotspots, Limits, find
 from services.validation.excess import BLUR, REACH, Around, Lasting, Months
@@ -52,8 +53,8 @@ class HotspotsRecipe(Analysis):
     uncertainty: Quantity | None
     """What the version states of its error."""
 
-    source: Inputs | None
-    """Where guides come from; None: there are none, and coasts may be taken for hotspots."""
+    covariates: tuple[tuple[CovariateSettings, Field], ...]
+    """What guides the background; where there is nothing, coasts may be taken for hotspots."""
 
     limits: Limits = field(default_factory=Limits)
 
@@ -80,8 +81,12 @@ class HotspotsRecipe(Analysis):
             for one in trend.whole.quantities
             if one.role == "uncertainty" and one.ancillary_of == trend.quantity.name and one.units == PPM
         ]
-        found = Inputs.find(inputs).hashed() if (inputs / SETTINGS).is_file() else None
-        recipe = cls(trend=trend, uncertainty=stated[0] if stated else None, source=found)
+        guides: tuple[tuple[CovariateSettings, Field], ...] = ()
+        if (inputs / SETTINGS).is_file():
+            found = Inputs.find(inputs)
+            both = zip(found.settings.covariates, found.covariates, strict=True)
+            guides = tuple((settings, one) for settings, one in both if settings.name in GUIDES)
+        recipe = cls(trend=trend, uncertainty=stated[0] if stated else None, covariates=guides)
         if max(recipe.grid.step_x, recipe.grid.step_y) > 1:
             raise Refused(
                 f"{trend.source} has cells of {float(recipe.grid.step_x):g} degrees; hotspots need 1 degree or finer"
@@ -112,13 +117,7 @@ class HotspotsRecipe(Analysis):
     @property
     def guides(self) -> tuple[str, ...]:
         """Names of the guides."""
-        return () if self.source is None else tuple(one.name for one in self._fields)
-
-    @property
-    def _fields(self) -> list[Field]:
-        if self.source is None:
-            return []
-        return [one for one in self.source.covariates if one.name in GUIDES]
+        return tuple(settings.name for settings, _ in self.covariates)
 
     @cached_property
     def product(self) -> Product:
@@ -193,7 +192,7 @@ class HotspotsRecipe(Analysis):
 
     def inputs(self) -> tuple[Input, ...]:
         """The version, and the files of the guides."""
-        named = [one for guide in self._fields for one in guide.recipe.inputs()]
+        named = [one for _, guide in self.covariates for one in guide.recipe.inputs()]
         return (*self.trend.inputs(), *named)
 
     def facts(self) -> Mapping[str, Any]:
@@ -242,8 +241,9 @@ class HotspotsRecipe(Analysis):
 
     def check_inputs(self) -> None:
         """Look at every file once more."""
-        if self.source is not None:
-            self.source.check_unchanged()
+        for _, guide in self.covariates:
+            for source in guide.recipe.table.sources:
+                files.check_unchanged(source)
 
     def compute(self, periods: TimeAxis, window: Window) -> dict[str, NDArray[Any]]:  # noqa: ARG002 - there is one
         """Stored values ``(1, y, x)`` of a part of the whole map, which is held."""
@@ -263,18 +263,15 @@ class HotspotsRecipe(Analysis):
     def guide_maps(self) -> NDArray[np.float64]:
         """``(guide, y, x)``: static ones, and means of the last months of the others; where missing, as on sea, 0."""
         whole = Window(row=0, column=0, height=self.grid.height, width=self.grid.width)
-        maps = np.empty((len(self._fields), *self.grid.shape))
-        if self.source is None:
-            return maps
-        asked = {one.name: one for one in self.source.settings.covariates}
+        maps = np.empty((len(self.covariates), *self.grid.shape))
         last = self.trend.months.starts[-1]
-        for place, guide in enumerate(self._fields):
+        for place, (settings, guide) in enumerate(self.covariates):
             months = _last(guide, last)
             if not months:
                 raise Refused(f"{guide.name} has no month up to {self.trend.months.ids[-1]}; it cannot guide")
             total, count = np.zeros(self.grid.shape), np.zeros(self.grid.shape)
             for month in months:
-                one = covariate(asked[guide.name], guide, month, self.grid, whole)[..., 0]
+                one = covariate(settings, guide, month, self.grid, whole)[..., 0]
                 total += np.nan_to_num(one)
                 count += ~np.isnan(one)
             maps[place] = np.divide(total, count, out=np.zeros_like(total), where=count > 0)

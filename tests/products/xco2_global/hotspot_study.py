@@ -184,7 +184,7 @@ def main() -> None:
     if asked.kind == "collection":
         sys.stdout.write(json.dumps(collection(asked.id, asked.store, asked.inputs, asked.seed), indent=1) + "\n")
         return
-    found = table(asked.seed, asked.every, lambda line: sys.stdout.write(line + "\n") and sys.stdout.flush())
+    found = table(asked.seed, asked.every, lambda line: print(line, flush=True))  # noqa: T201 - a script
     asked.report.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
