@@ -30,6 +30,10 @@ explain nothing."""
 BLUR = 0.25
 """Standard deviation of the Gaussian that takes noise between cells off, degrees."""
 
+SOFT = 0.5
+"""Standard deviation of the Gaussian that guides are smoothed by, degrees: winds move the air over a coast, so that a
+column follows it less sharply. Our choice: sharp coasts on the sample Earth make false peaks."""
+
 WIDEST = 1.0
 """Degrees of a cell from which on a plume is not seen any more."""
 
@@ -69,6 +73,8 @@ class Around:
         scaled = (
             np.stack([_standardised(guide, areas) for guide in guides]) if len(guides) else np.empty((0, *grid.shape))
         )
+        edge = gaussian(np.ones(grid.shape), grid, SOFT)
+        scaled = np.stack([gaussian(guide, grid, SOFT) / edge for guide in scaled]) if len(guides) else scaled
         weight = gaussian(np.ones(grid.shape), grid, REACH)
         means = [gaussian(guide, grid, REACH) / weight for guide in scaled]
         count = len(scaled)

@@ -154,6 +154,7 @@ def test_the_excess_is_a_weighted_regression_of_each_cell_by_numpy(monkeypatch: 
     rng = np.random.default_rng(6)
     guides, field = rng.normal(size=(2, *grid.shape)), rng.normal(400, 1, grid.shape)
     monkeypatch.setattr("services.validation.excess.BLUR", 1e-3)
+    monkeypatch.setattr("services.validation.excess.SOFT", 1e-3)
     monkeypatch.setattr("services.validation.excess.RIDGE", 0.0)
     found = Around.of(grid, guides).excess(field)
     row, column = 11, 14

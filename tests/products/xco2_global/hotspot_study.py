@@ -25,10 +25,10 @@ from services.core.catalog import current_version
 from services.core.dataset import Dataset
 from services.core.settings import StoreSettings
 from services.core.store import Store
-from services.products.xco2_global.hotspots import HotspotsRecipe, computed
+from services.products.xco2_global.hotspots import GUIDES, HotspotsRecipe, computed
 from services.sample.carbon import SPANS, Carbon
 from services.sample.carbon_emitters import HIDDEN, STRONG, SWITCHED_OFF, Emissions, Emitter
-from services.sample.carbon_weather import GLOBE
+from services.sample.carbon_seen import Covariates
 from services.sample.earth import Earth
 from services.sample.noise import noise, sphere
 from services.sample.solutions import month_number
@@ -60,14 +60,13 @@ def months(every: int = 1) -> range:
 
 
 def guides(earth: Carbon) -> Values:
-    """Share of land, temperature, dew point, vegetation: means of the last year, as the product's inputs give them."""
-    skies = [earth.weather.month(month) for month in list(months())[-12:]]
-    maps = [earth.weather.land]
-    maps += [
-        np.mean([getattr(sky, name) for sky in skies], axis=0) for name in ("temperature", "dew_point", "vegetation")
-    ]
-    grid = earth.grid
-    return np.stack([GLOBE.at(one.astype(np.float32), grid.longitudes, grid.latitudes) for one in maps]).astype(float)
+    """GUIDES of the sample's own covariate files: means of the last year, 0 where there is nothing."""
+    seen = Covariates(world=earth)
+    skies = [seen.month(month) for month in list(months())[-12:]]
+    names = {"ndvi": "vegetation"}
+    maps = [np.stack([sky[names.get(name, name)] for sky in skies]) for name in GUIDES]
+    counts = [np.maximum((~np.isnan(one)).sum(axis=0), 1) for one in maps]
+    return np.stack([np.nansum(one, axis=0) / count for one, count in zip(maps, counts, strict=True)]).astype(float)
 
 
 def lacking(earth: Carbon, captured: float, *, inventory: bool) -> Emissions:
