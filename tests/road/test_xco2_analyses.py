@@ -97,7 +97,8 @@ class Column:
             field = field + 4 * np.exp(-0.5 * (far / 0.6) ** 2)
         field = field + np.random.default_rng(month).normal(0, 0.1, GRID.shape)
         field[SEA] = np.nan
-        return field
+        made: NDArray[np.float64] = field
+        return made
 
     def compute(self, periods: TimeAxis, window: Window) -> dict[str, NDArray[Any]]:
         fields = np.stack([self.values(month) for month in periods.starts])[:, window.rows, window.columns]

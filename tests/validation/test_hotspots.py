@@ -4,6 +4,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from pyproj import Geod
 from scipy import ndimage
 
@@ -17,21 +18,21 @@ GRID = Grid.of(west=-180, north=90, step_x="1/2", width=720, height=360)
 NO_GUIDE = np.empty((0, *GRID.shape))
 
 
-def plume(longitude: float, latitude: float, height: float = 2.0) -> np.ndarray:
+def plume(longitude: float, latitude: float, height: float = 2.0) -> NDArray[np.float64]:
     """Round on the ground, 0.4 degrees wide."""
     east = (GRID.longitudes - longitude + 180) % 360 - 180
     far = np.hypot((GRID.latitudes - latitude)[:, None], east * np.cos(np.radians(latitude)))
-    made: np.ndarray = height * np.exp(-0.5 * (far / 0.4) ** 2)
+    made: NDArray[np.float64] = height * np.exp(-0.5 * (far / 0.4) ** 2)
     return made
 
 
-def lasting(mean: np.ndarray) -> Lasting:
+def lasting(mean: NDArray[np.float64]) -> Lasting:
     return Lasting(
         mean=mean, z=np.full(mean.shape, 9.0), persistence=np.ones(mean.shape), months=np.full(mean.shape, 84)
     )
 
 
-def noise(seed: int = 3, size: float = 0.05) -> np.ndarray:
+def noise(seed: int = 3, size: float = 0.05) -> NDArray[np.float64]:
     return np.random.default_rng(seed).normal(0, size, GRID.shape)
 
 
