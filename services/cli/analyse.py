@@ -32,7 +32,8 @@ def analyse(
         str,
         typer.Argument(
             metavar="ANALYSIS",
-            help="trend: slope, its standard error and p value; footprint: what of it the climate does not explain.",
+            help="trend: slope, its standard error and p value; footprint: what of it the climate does not explain; "
+            "of XCO2: growth, amplitude (of the season), anomaly (from the latitude's median), hotspots.",
         ),
     ],
     variable: Annotated[str | None, typer.Option(help="Which variable.  [default: the first]")] = None,
@@ -43,8 +44,18 @@ def analyse(
     inputs: Annotated[
         Path | None,
         typer.Option(
-            "--inputs", metavar="DIR", help="What a footprint is told from.  [default: .cenote/inputs/PRODUCT]"
+            "--inputs",
+            metavar="DIR",
+            help="What a footprint is told from, or hotspots' background.  [default: .cenote/inputs/PRODUCT]",
         ),
+    ] = None,
+    polygons: Annotated[
+        Path | None,
+        typer.Option("--polygons", metavar="FILE", help="GeoJSON or shapefile of regions for the table of growth."),
+    ] = None,
+    label: Annotated[str | None, typer.Option("--label", help="The property that names the polygons.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Where tables (CSV, GeoJSON) are written, too.")
     ] = None,
     scheduler: SchedulerOption = None,
     workers: WorkersOption = None,
@@ -59,14 +70,18 @@ def analyse(
         raise SettingsError(f"there is no analysis {what!r}; there are {', '.join(known)}")
     product, make = known[what]
     options: dict[str, Any] = {"variable": variable, "periods": periods}
-    if "inputs" in inspect.signature(make).parameters:
-        options["inputs"] = inputs if inputs is not None else Path(".cenote/inputs") / product
-    elif inputs is not None:
-        raise SettingsError(f"--inputs: the analysis {what} takes none")
+    taken = inspect.signature(make).parameters
+    for name, value in (("inputs", inputs), ("polygons", polygons), ("label", label)):
+        if name in taken:
+            options[name] = value
+        elif value is not None:
+            raise SettingsError(f"--{name}: the analysis {what} takes none")
+    if "inputs" in taken and inputs is None:
+        options["inputs"] = Path(".cenote/inputs") / product
     session = open_session(context, store, as_json=as_json)
     dataset = Dataset(session.store, current_version(session.store, collection)[1])
     recipe = make(session.store, dataset, **options)
-    publish_recipe(session, recipe, workers=workers, scheduler=scheduler, fresh=fresh, dry_run=dry_run)
+    publish_recipe(session, recipe, workers=workers, scheduler=scheduler, fresh=fresh, dry_run=dry_run, out=out)
 
 
 def _analyses() -> dict[str, tuple[str, Callable[..., Recipe]]]:

@@ -251,13 +251,31 @@ def publish_recipe(
     scheduler: str | None,
     fresh: bool,
     dry_run: bool,
+    out: Path | None = None,
 ) -> None:
-    """Make a version that holds what a recipe computes and nothing else, and say so."""
+    """Make a version that holds what a recipe computes and nothing else, and say so.
+
+    A recipe may have ``summary() -> list[str]``, lines for people, and ``reports() -> Mapping[str, str]``, texts by
+    file name, which are written into ``out``.
+    """
+    reports = getattr(recipe, "reports", None)
+    if out is not None and reports is None:
+        raise SettingsError(f"--out: {recipe.product.id} has no table to write")
     current = _current(session, recipe.product.id)
     result = _make(
         session, recipe, current, keep=False, workers=workers, scheduler=scheduler, fresh=fresh, dry_run=dry_run
     )
-    session.say(result, _lines(result))
+    lines = _lines(result)
+    summary = getattr(recipe, "summary", None)
+    if summary is not None and not dry_run:
+        lines += summary()
+        result["facts"] = dict(recipe.facts())
+    if out is not None and reports is not None and not dry_run:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, text in reports().items():
+            (out / name).write_text(text, encoding="utf-8")
+            lines.append(f"{out / name} written")
+    session.say(result, lines)
 
 
 def _recipe(

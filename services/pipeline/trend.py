@@ -1,7 +1,7 @@
 """The trend of a published collection, cell by cell, as a collection of its own."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +33,10 @@ _STEPS = 32767
 """Steps of an int16 on either side of 0."""
 
 
+type Fit = Callable[[NDArray[np.floating[Any]], NDArray[np.int64]], Iterable[NDArray[np.float64]]]
+"""Series ``(time, series)`` and their months to arrays ``(series,)``, NaN where there is nothing to tell."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrendRecipe:
     """``a + b t + c cos(2 pi t) + s sin(2 pi t)`` of every cell: b, its standard error, and its p value.
@@ -56,7 +60,15 @@ class TrendRecipe:
     """The collection's declaration."""
 
     @classmethod
-    def of(cls, store: Store, dataset: Dataset, *, variable: str | None, periods: str | None) -> "TrendRecipe":
+    def of(
+        cls,
+        store: Store,
+        dataset: Dataset,
+        *,
+        variable: str | None,
+        periods: str | None,
+        least: int = LEAST_MONTHS,
+    ) -> "TrendRecipe":
         """The trend of a version.
 
         Args:
@@ -64,6 +76,7 @@ class TrendRecipe:
             dataset: the version.
             variable: of which quantity; None: the first.
             periods: a ``datetime=`` expression; None: all.
+            least: months that it needs.
 
         Raises:
             Refused: if the collection is not monthly or has too few months.
@@ -73,8 +86,8 @@ class TrendRecipe:
         if product.length != Step.parse("P1M"):
             raise Refused(f"{product.id} has periods of {product.step}; a trend is fitted to months")
         months = dataset.time if periods is None else dataset.time.take(list(dataset.time.select(periods)))
-        if len(months) < LEAST_MONTHS:
-            raise Refused(f"{product.id} has {len(months)} months of those asked for; a trend needs {LEAST_MONTHS}")
+        if len(months) < least:
+            raise Refused(f"{product.id} has {len(months)} months of those asked for; a trend needs {least}")
         return cls(
             store=store,
             source=product.id,
@@ -188,12 +201,19 @@ class TrendRecipe:
             "method": "least squares with an annual cycle; errors widened for lag-1 autocorrelation (Santer et al.)",
         }
 
-    def compute(self, periods: TimeAxis, window: Window) -> dict[str, NDArray[Any]]:
+    def compute(self, periods: TimeAxis, window: Window) -> dict[str, NDArray[Any]]:  # noqa: ARG002 - there is one
         """Stored values ``(1, y, x)``; the series of SIDE x SIDE cells are in memory at a time."""
-        product = self.product
-        stored = {
-            one.name: np.full((len(periods), *window.shape), one.fill, dtype=one.dtype) for one in product.quantities
-        }
+        return self.cell_by_cell(self.product, window, _slopes)
+
+    def cell_by_cell(self, product: Product, window: Window, fit: Fit) -> dict[str, NDArray[Any]]:
+        """Stored values ``(1, y, x)`` of what is fitted to the series of each cell, SIDE x SIDE cells at a time.
+
+        Args:
+            product: what is made.
+            window: cells of its grid.
+            fit: of the series and months gives an array for each quantity, in order.
+        """
+        stored = {one.name: np.full((1, *window.shape), one.fill, dtype=one.dtype) for one in product.quantities}
         months = np.array(self.months.starts)
         for part in windows(window.shape, (SIDE, SIDE)):
             here = Window(
@@ -203,14 +223,20 @@ class TrendRecipe:
             some = ~np.isnan(series).all(axis=0)
             if not some.any():
                 continue
-            found = ols(series[:, some], months)
-            for quantity, values in zip(
-                product.quantities, (found.slope, found.standard_error, found.p_value), strict=True
-            ):
+            for quantity, values in zip(product.quantities, fit(series[:, some], months), strict=True):
                 whole = np.full(some.size, np.nan)
                 whole[some] = values
                 stored[quantity.name][0, part.rows, part.columns] = quantity.pack(whole.reshape(part.shape))
         return stored
+
+    def map_of(
+        self, start: int, window: Window, level: int = 0, quantity: Quantity | None = None
+    ) -> NDArray[np.floating[Any]]:
+        """One month of a window of a level, of this quantity or another one, ``(y, x)``, NaN where missing."""
+        one = quantity or self.quantity
+        position = self._dataset.time.starts.index(start)
+        decoded: NDArray[np.floating[Any]] = one.decode(self._dataset.read_map(one, position, level, window))
+        return decoded
 
     def series(self, window: Window) -> NDArray[np.floating[Any]]:
         """The months of a window as they are fitted, ``(time, y, x)``, NaN where missing."""
@@ -226,3 +252,8 @@ class TrendRecipe:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def _slopes(series: NDArray[np.floating[Any]], months: NDArray[np.int64]) -> tuple[NDArray[np.float64], ...]:
+    found = ols(series, months)
+    return found.slope, found.standard_error, found.p_value

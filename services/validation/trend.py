@@ -228,6 +228,31 @@ def deseasonalised(
     return left
 
 
+def annual_cycle(
+    values: Floats, months: Months, *, harmonics: int = 2, least: int = LEAST_MONTHS
+) -> NDArray[np.float64]:
+    """The annual cycle that ``ols`` fits beside the line: cos(p), sin(p), cos(2 p), sin(2 p), p = 2 pi t.
+
+    Args:
+        values: ``(time, series)``, NaN where missing.
+        months: of the rows.
+        harmonics: as ``ols``.
+        least: values that a series needs.
+
+    Returns:
+        ``(2 harmonics, series)`` float64, in the units of the values; NaN for a series whose cycle cannot be told.
+
+    Raises:
+        InputRefused: if shapes or months do not fit.
+    """
+    design = _design(values, months, harmonics)
+    found = np.empty((design.shape[1] - 2, values.shape[1]))
+    for start in range(0, values.shape[1], BLOCK):
+        block = np.asarray(values[:, start : start + BLOCK], dtype=np.float64)
+        found[:, start : start + BLOCK] = _least_squares(block, design, least)[1][2:]
+    return found
+
+
 def _years(months: Months) -> NDArray[np.float64]:
     """Middles of months in years since 1970, ``(time,)``."""
     return (np.asarray(months, dtype=np.float64) + 0.5) / 12.0
