@@ -19,7 +19,7 @@ from services.products.xco2_global import open_recipe
 from services.products.xco2_global.declaration import INFERRED, MISSING, OBSERVATIONS, PRODUCT, UNCERTAINTY, XCO2
 from services.products.xco2_global.inputs import SETTINGS, Inputs
 from services.products.xco2_global.observed import Observed
-from services.products.xco2_global.render import Xco2, combined
+from services.products.xco2_global.render import Xco2
 
 MONTH = int(np.datetime64("2019-09", "M").astype(int))
 FLAG = "xco2_quality_flag"
@@ -87,15 +87,6 @@ def test_every_cell_has_a_value_and_soundings_draw_theirs(
     assert np.sqrt(np.mean((values - mean)[some] ** 2)) < 0.7 * np.sqrt(np.mean((alone - mean)[some] ** 2))
     # who is surer for having seen
     assert sigma[count >= 5].mean() < 0.8 * sigma[~some].mean()
-
-
-def test_what_two_say_together() -> None:
-    values, spread = np.full((2, 2), 410.0), np.full((2, 2), 1.0)
-    places = (np.array([0, 1]), np.array([1, 0]))
-    found, sigma = combined(values, spread, places, np.array([412.0, 409.0]), np.array([1.0, 0.5]))
-    np.testing.assert_allclose(found, np.array([[410.0, 411.0], [410 - 0.8, 410.0]]))
-    np.testing.assert_allclose(sigma, np.sqrt([[1.0, 0.5], [0.2, 1.0]]))
-    np.testing.assert_array_equal(values, 410)
 
 
 def test_same_bytes_for_any_window_and_months(recipe: Xco2) -> None:

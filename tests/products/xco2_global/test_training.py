@@ -11,8 +11,8 @@ from services.core.errors import ModelRefused
 from services.products.xco2_global import export, train
 from services.products.xco2_global.inputs import Inputs
 from services.products.xco2_global.observed import Observed
+from services.products.xco2_global.residuals import spread_factor
 from services.products.xco2_global.table import SCORED, STOPPING, seen
-from services.products.xco2_global.training import spread_factor
 
 pytest.importorskip("torch", reason="it trains networks")
 

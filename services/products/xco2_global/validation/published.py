@@ -103,7 +103,7 @@ class Published:
         settings = self.source.settings.land
         if settings is None:
             return None
-        return open_field("land", settings.names(self.source.directory / SETTINGS, "land"), "1")
+        return open_field("land", settings.paths(self.source.directory / SETTINGS, "land"), "1")
 
     def whole(self, window: Window) -> Window:
         """A window of the version as one of the settings' grid."""

@@ -86,7 +86,7 @@ def at_stations(published: Published) -> AtStations:
     if settings is None:
         raise NotComputed(f"{SETTINGS} names no stations")
     found = open_tccon(
-        settings.names(place, "stations"), scale=published.source.soundings.scale, convert=settings.convert
+        settings.paths(place, "stations"), scale=published.source.soundings.scale, convert=settings.convert
     )
     stations, outside = [], []
     columns: list[dict[str, Any]] = []
