@@ -73,7 +73,7 @@ class Guesses:
         """
         grid = self.source.settings.grid
         rows, known, near = asked.rows(grid), self.learned.at.rows(grid), self.near.at.rows(grid)
-        background = self.background.at(asked.month, asked.row, asked.column, grid)
+        background = self.background.at(asked.when, asked.row, asked.column, grid)
         found = {
             "climatology_trend": baselines.climatology_trend(known, self.learned.xco2, rows, degree=DEGREE),
             "background": background,
@@ -173,7 +173,7 @@ def _trees(
     except ModuleNotFoundError as error:
         return None, f"it needs the package {error.name}: install cenote with its train extra"
     at = cells.at
-    target = cells.xco2 - background.at(at.month, at.row, at.column, source.settings.grid)
+    target = cells.xco2 - background.at(at.when, at.row, at.column, source.settings.grid)
     usable = ~np.isnan(target)
     try:
         return grow(features[usable], target[usable].astype(np.float32), weights[usable].astype(np.float32), seed), ""

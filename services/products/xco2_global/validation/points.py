@@ -34,13 +34,25 @@ class Points:
 
     row: NDArray[np.int64] = field(repr=False)
     column: NDArray[np.int64] = field(repr=False)
+    moment: Values | None = field(default=None, repr=False)
+    """When soundings fell, in months since 1970-01 as ``Background.at`` has them; None: the whole months are meant."""
 
     def __len__(self) -> int:
         return len(self.month)
 
+    @property
+    def when(self) -> NDArray[Any]:
+        """What the background is asked for."""
+        return self.month if self.moment is None else self.moment
+
     def take(self, which: Which) -> "Points":
         """Some of them."""
-        return Points(month=self.month[which], row=self.row[which], column=self.column[which])
+        return Points(
+            month=self.month[which],
+            row=self.row[which],
+            column=self.column[which],
+            moment=None if self.moment is None else self.moment[which],
+        )
 
     def rows(self, grid: Grid) -> Rows:
         """Centres of the cells."""
@@ -68,7 +80,9 @@ class Known:
     @classmethod
     def of(cls, cells: Seen, which: Which) -> "Known":
         """Some of the cells that the network is learned from."""
-        at = Points(month=cells.month[which], row=cells.row[which], column=cells.column[which])
+        at = Points(
+            month=cells.month[which], row=cells.row[which], column=cells.column[which], moment=cells.moment[which]
+        )
         return cls(at=at, xco2=cells.xco2[which], error=cells.error[which])
 
 
@@ -137,5 +151,5 @@ def said_by(network: Network, source: Inputs, points: Points) -> tuple[Values, V
     for numbers, asked in sequences(source, points):
         values[numbers], spread[numbers] = network.ask(asked)
     grid = source.settings.grid
-    values += network.background(source).at(points.month, points.row, points.column, grid)
+    values += network.background(source).at(points.when, points.row, points.column, grid)
     return values, spread
