@@ -114,11 +114,11 @@ def test_the_recipe_makes_what_is_declared(package: ModuleType, recipe: Recipe, 
         assert made.bounds == declared.grid.bounds or made == declared.grid
         declared = replace(declared, grid=made)
     # what is only known of the inputs, such as the scale of a gas, may be told besides
-    told = [
+    known_of_inputs = [
         replace(one, attributes={**one.attributes, **two.attributes})
         for one, two in zip(declared.quantities, recipe.product.quantities, strict=True)
     ]
-    assert recipe.product == replace(declared, quantities=tuple(told))
+    assert recipe.product == replace(declared, quantities=tuple(known_of_inputs))
     axis = recipe.periods()
     assert len(axis) > 0
     assert str(axis.step) == str(package.PRODUCT.length)
