@@ -41,6 +41,9 @@ class Fitted(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: Literal["zonal", "mauna_loa", "carbontracker"]
+    co2_scale: str
+    """Of the cells, and so of all that is said."""
+
     first_month: int
     last_month: int
     """Of the cells that it was fitted to, since 1970-01."""
@@ -145,6 +148,7 @@ def fit(
     months = _whole(moments)
     blank = Fitted(
         kind=kind,
+        co2_scale=inputs.soundings.scale,
         first_month=int(months.min()),
         last_month=int(months.max()),
         coefficients=[0.0],

@@ -73,7 +73,7 @@ def _flag(name: str, long_name: str) -> Quantity:
     )
 
 
-INFERRED = _flag("inferred_only", "1 where no sounding fell in the cell in the month: the model speaks alone")
+INFERRED = _flag("inferred_only", "1 where no sounding fell in the cell in the month: the value is inferred")
 
 MISSING = _flag("covariates_missing", "1 where more than half of the covariates of the twelve months are missing")
 

@@ -274,7 +274,7 @@ class HotspotsRecipe(Analysis):
                 one = covariate(settings, guide, month, self.grid, whole)[..., 0]
                 total += np.nan_to_num(one)
                 count += ~np.isnan(one)
-            maps[place] = np.divide(total, count, out=np.zeros_like(total), where=count > 0)
+            maps[place] = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
         return maps
 
     def __hash__(self) -> int:

@@ -201,6 +201,7 @@ class Inputs:
     @classmethod
     def find(cls, directory: Path) -> "Inputs":
         """Open everything that ``xco2.toml`` names."""
+        directory = directory.resolve()  # so that a file has one name however its place is spelled
         path = directory / SETTINGS
         settings, settings_file = read_settings(path, Settings, described=README)
         asked = settings.soundings
@@ -213,7 +214,7 @@ class Inputs:
         if settings.background.files is not None:
             names = Files(files=settings.background.files).paths(path, "background")
             if settings.background.kind == "carbontracker":
-                columns = open_background(names)
+                columns = open_background(names, scale=asked.scale)
             elif len(names) == 1:
                 mauna_loa = open_noaa_monthly(names[0], scale=asked.scale)
             else:
@@ -221,7 +222,7 @@ class Inputs:
                     f"{path}: background must be one file, and {settings.background.files!r} is {len(names)}"
                 )
         found = cls(
-            directory=directory.resolve(),
+            directory=directory,
             settings=settings,
             settings_file=settings_file,
             soundings=open_lite(
@@ -244,7 +245,8 @@ class Inputs:
         if not found.periods.starts:
             reach = ", ".join(f"{one.name} {_span(one.months)}" for one in found.covariates if one.monthly)
             raise InputRefused(
-                f"{path}: no month has {HISTORY + 1} months of all covariates up to it ({reach or 'all are static'})"
+                f"{path}: no month has {HISTORY + 1} months of all covariates and of the background up to it "
+                f"({reach or 'all are static'})"
             )
         return found
 
@@ -299,7 +301,11 @@ class Inputs:
         else:
             months = list(range(self.sounding_months[0], self.sounding_months[-1] + 1))
         if self.columns is not None:
-            months = [month for month in months if month in set(self.columns.months)]
+            of_columns = set(self.columns.months)
+            months = [month for month in months if month in of_columns]
+        if self.mauna_loa is not None:
+            of_series = set(self.mauna_loa.months.tolist())
+            months = [month for month in months if all(month - back in of_series for back in range(HISTORY + 1))]
         return TimeAxis(step=MONTH, starts=tuple(months))
 
 

@@ -78,9 +78,10 @@ class LeftOver:
             "code": this_code().to_json(),
         }
         name = layout.digest(layout.canonical(asked))[: layout.ID_LENGTH]
+        periods = set(inputs.periods.starts)
         return cls(
             directory=inputs.directory.resolve() / _PREPARED / name,
-            months=tuple(month for month in observed.months if month in set(inputs.periods.starts)),
+            months=tuple(month for month in observed.months if month in periods),
             covariance=network.fitted.nearby,
             step=max(FINEST, inputs.settings.grid.step_x),
         )

@@ -39,6 +39,9 @@ APART_HOURS, SAME_HOURS = 24.0, 0.5
 DISTANCES_KM = (0.0, 60.0, 120.0, 200.0, 300.0, 450.0, 650.0, 900.0, 1250.0, 1750.0, 2500.0, 3500.0)
 """Edges of the bins in which pairs are averaged (our choice)."""
 
+LEAST_REST = 0.05
+"""Of the spread's variance that signal and rest have together at least (our choice)."""
+
 LEAST_PAIRS = 200
 """That a bin needs to count (our choice)."""
 
@@ -253,7 +256,8 @@ def estimate(month: NDArray[np.integer[Any]], left: Left, held: NDArray[np.bool_
     return Covariance(
         signal=[round(float(one), 6) for one in signal],
         track=[round(float(one), 6) for one in track],
-        rest=round(float(rest), 6),
+        # errors that are stated too large leave no signal at all; a value is never sure for that
+        rest=round(max(float(rest), LEAST_REST - float(signal.sum())), 6),
         alone=round(float(noise / stated), 6),
     )
 

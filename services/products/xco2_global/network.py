@@ -35,15 +35,16 @@ class Network:
     """background.json."""
 
     @classmethod
-    def open(cls, directory: Path, features: Mapping[str, str]) -> "Network":
+    def open(cls, directory: Path, features: Mapping[str, str], scale: str) -> "Network":
         """Check the files.
 
         Args:
             directory: what ``cenote export`` wrote.
             features: what the inputs give, names in order and units.
+            scale: of CO2, that the inputs are on.
 
         Raises:
-            ModelRefused: if a file does not hold, or the network takes other features.
+            ModelRefused: if a file does not hold, or the network takes other features or was learned on another scale.
         """
         place = directory / BACKGROUND_FILE
         try:
@@ -66,6 +67,11 @@ class Network:
             raise ModelRefused(
                 f"model {card.name} in {directory} takes other covariates than the inputs give: "
                 f"{other[0][0] if other else 'their order'}; train one for these inputs"
+            )
+        if fitted.co2_scale != scale:
+            raise ModelRefused(
+                f"model {card.name} in {directory} was learned on the scale {fitted.co2_scale}, the inputs are on "
+                f"{scale}"
             )
         document = Input(name=BACKGROUND_FILE, size=len(body), sha256=hashlib.sha256(body).hexdigest())
         return cls(directory=directory, digest=card.digest, fitted=fitted, document=document)

@@ -132,12 +132,12 @@ def prepare(inputs: Inputs, each: Each, note: Note) -> Observed:
     gridding = Gridding(grid=settings.grid, scale=soundings.scale, errors=settings.soundings.errors)
     months = len(observed.months)
     tally: Counter[str] = Counter()
-    meetings: list[Meetings] = []
+    meetings: dict[int, Meetings] = {}
     for number, one in enumerate(each(partial(_met, soundings), observed.months), 1):
-        meetings.append(one.meetings)
+        meetings[one.month] = one.meetings
         tally.update(one.tally)
         note(f"soundings: {number} of {months} months read for offsets")
-    offsets = _estimated(meetings)
+    offsets = _estimated([meetings[month] for month in sorted(meetings)])  # sums have one order
     for line in offsets.lines() if offsets else ():
         note(line)
     subtracted = offsets if settings.soundings.subtract_offsets else None
@@ -171,6 +171,7 @@ def prepare(inputs: Inputs, each: Each, note: Note) -> Observed:
 
 @dataclass(frozen=True, kw_only=True)
 class _Met:
+    month: int
     meetings: Meetings
     tally: Counter[str] = field(default_factory=Counter)
 
@@ -179,7 +180,7 @@ def _met(soundings: Lite, month: int) -> _Met:
     gathered, tally = MeetingCells(), Counter[str]()
     for batch in soundings.read_month(month, tally):
         gathered.add(batch.months(), batch.latitude, batch.longitude, batch.group(), batch.xco2)
-    return _Met(meetings=gathered.cells(), tally=tally)
+    return _Met(month=month, meetings=gathered.cells(), tally=tally)
 
 
 def _estimated(meetings: list[Meetings]) -> Offsets | None:

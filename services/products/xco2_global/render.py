@@ -56,7 +56,10 @@ def open_recipe(inputs: Path, models: Path | None = None) -> "Xco2":
             f"no model is shipped for {inputs}: `cenote train xco2_global` and `cenote export xco2_global` make one, "
             "and --models names its directory"
         )
-    return Xco2(source=found, network=Network.open((models or DIRECTORY).resolve(), found.settings.features))
+    return Xco2(
+        source=found,
+        network=Network.open((models or DIRECTORY).resolve(), found.settings.features, found.soundings.scale),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -190,6 +190,8 @@ def blocks_of(inputs: Inputs, places: NDArray[np.int64], months: int) -> Iterato
         places: row times the grid's width plus column, ``(cell,)``, each once.
         months: that are read of each.
     """
+    if not len(places):
+        return
     grid = inputs.settings.grid
     row, column = places // grid.width, places % grid.width
     most = max(HELD_BYTES // (4 * months * len(inputs.settings.features)), 1)

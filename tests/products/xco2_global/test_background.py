@@ -133,7 +133,9 @@ def test_the_real_mauna_loa(opened: Inputs, realdata: Path) -> None:
     rolling = pd.Series(table.value.to_numpy(dtype=float), index=starts).rolling(12).mean()
     months = np.arange(FIRST, FIRST + 84)
     series = Background(
-        fitted=Fitted(kind="mauna_loa", first_month=FIRST, last_month=FIRST + 83, coefficients=[0.0], rmse=0.0),
+        fitted=Fitted(
+            kind="mauna_loa", co2_scale="X2019", first_month=FIRST, last_month=FIRST + 83, coefficients=[0.0], rmse=0.0
+        ),
         inputs=inputs,
     ).series(months)
     expected = rolling.reindex(pd.date_range("2015-01-01", "2021-12-01", freq="MS")).to_numpy()

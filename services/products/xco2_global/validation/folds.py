@@ -18,7 +18,16 @@ from models.predictor import Predictor
 from services.core.errors import InputRefused
 from services.products.xco2_global.table import BLOCK, BLOCK_MONTHS, SCORED, Seen, fitted, seen
 from services.products.xco2_global.validation.guesses import LEAST_ROWS, guesses
-from services.products.xco2_global.validation.points import Floats, Known, Values, drawn, features, said_by, thinned
+from services.products.xco2_global.validation.points import (
+    Floats,
+    Known,
+    Values,
+    drawn,
+    features,
+    of_whole_months,
+    said_by,
+    thinned,
+)
 from services.products.xco2_global.validation.published import Published
 from services.products.xco2_global.validation.scores import INTERVAL, compared, table
 from services.products.xco2_global.validation.splits import MOST_ROWS, SPLITS, labels
@@ -44,6 +53,7 @@ def cross_validated(published: Published, seed: int, note: Note) -> tuple[dict[s
     """
     source = published.source
     cells = seen(source, published.observed, seed)
+    cells = of_whole_months(cells, fitted(source, cells))
     near = Known.of(cells, thinned(cells.month, seed))
     chosen = drawn(len(near), MOST_ROWS, seed)
     if len(chosen) < LEAST_ROWS:
@@ -126,6 +136,7 @@ def held_out_network(published: Published, note: Note) -> tuple[dict[str, Any], 
     card = Predictor.open(network.directory).card
     cells = seen(source, published.observed, card.training.seed)
     _check_background(published, cells)
+    cells = of_whole_months(cells, network.background(source))
     scored = np.flatnonzero(cells.group == SCORED)
     scored = scored[drawn(len(scored), MOST_HELD_OUT, card.training.seed)]
     asked = Known.of(cells, scored)

@@ -17,8 +17,17 @@ from models.errors import ModelError
 from services.core.errors import InputRefused
 from services.products.xco2_global.background import Background, fit
 from services.products.xco2_global.inputs import Inputs
-from services.products.xco2_global.table import FIRST_ERROR, seen
-from services.products.xco2_global.validation.points import Floats, Known, Points, Values, drawn, features, thinned
+from services.products.xco2_global.table import FIRST_ERROR, fitted, seen
+from services.products.xco2_global.validation.points import (
+    Floats,
+    Known,
+    Points,
+    Values,
+    drawn,
+    features,
+    of_whole_months,
+    thinned,
+)
 from services.products.xco2_global.validation.published import Published
 from services.products.xco2_global.validation.splits import MOST_ROWS, labels
 from services.validation import baselines
@@ -73,7 +82,7 @@ class Guesses:
         """
         grid = self.source.settings.grid
         rows, known, near = asked.rows(grid), self.learned.at.rows(grid), self.near.at.rows(grid)
-        background = self.background.at(asked.when, asked.row, asked.column, grid)
+        background = self.background.at(asked.month, asked.row, asked.column, grid)
         found = {
             "climatology_trend": baselines.climatology_trend(known, self.learned.xco2, rows, degree=DEGREE),
             "background": background,
@@ -152,6 +161,7 @@ def of_all_cells(published: Published, seed: int, note: Note) -> Guesses:
     source = published.source
     try:
         cells = seen(source, published.observed, seed)
+        cells = of_whole_months(cells, fitted(source, cells))
         near = Known.of(cells, thinned(cells.month, seed))
         learned = near.take(drawn(len(near), MOST_ROWS, seed))
         note(f"guesses: they learn from {len(learned)} of {len(cells)} cells with soundings")
@@ -173,7 +183,7 @@ def _trees(
     except ModuleNotFoundError as error:
         return None, f"it needs the package {error.name}: install cenote with its train extra"
     at = cells.at
-    target = cells.xco2 - background.at(at.when, at.row, at.column, source.settings.grid)
+    target = cells.xco2 - background.at(at.month, at.row, at.column, source.settings.grid)
     usable = ~np.isnan(target)
     try:
         return grow(features[usable], target[usable].astype(np.float32), weights[usable].astype(np.float32), seed), ""

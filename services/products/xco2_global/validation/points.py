@@ -1,7 +1,7 @@
 """Places and months that are compared, cells with soundings among them, and what a network gets there."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from models.xco2_global.signature import MONTHS
 from services.core.grid import Grid
+from services.products.xco2_global.background import Background
 from services.products.xco2_global.inputs import Inputs
 from services.products.xco2_global.network import Network
 from services.products.xco2_global.table import Seen, blocks_of, read_block
@@ -34,25 +35,13 @@ class Points:
 
     row: NDArray[np.int64] = field(repr=False)
     column: NDArray[np.int64] = field(repr=False)
-    moment: Values | None = field(default=None, repr=False)
-    """When soundings fell, in months since 1970-01 as ``Background.at`` has them; None: the whole months are meant."""
 
     def __len__(self) -> int:
         return len(self.month)
 
-    @property
-    def when(self) -> NDArray[Any]:
-        """What the background is asked for."""
-        return self.month if self.moment is None else self.moment
-
     def take(self, which: Which) -> "Points":
         """Some of them."""
-        return Points(
-            month=self.month[which],
-            row=self.row[which],
-            column=self.column[which],
-            moment=None if self.moment is None else self.moment[which],
-        )
+        return Points(month=self.month[which], row=self.row[which], column=self.column[which])
 
     def rows(self, grid: Grid) -> Rows:
         """Centres of the cells."""
@@ -80,10 +69,18 @@ class Known:
     @classmethod
     def of(cls, cells: Seen, which: Which) -> "Known":
         """Some of the cells that the network is learned from."""
-        at = Points(
-            month=cells.month[which], row=cells.row[which], column=cells.column[which], moment=cells.moment[which]
-        )
+        at = Points(month=cells.month[which], row=cells.row[which], column=cells.column[which])
         return cls(at=at, xco2=cells.xco2[which], error=cells.error[which])
+
+
+def of_whole_months(cells: Seen, background: Background) -> Seen:
+    """Cells as if their soundings were spread over their months: moved by what the background does meanwhile.
+
+    Neighbours and climatologies know months only; without this a model that knows the day would win by that alone.
+    """
+    grid = background.inputs.settings.grid
+    then, whole = (background.at(when, cells.row, cells.column, grid) for when in (cells.moment, cells.month))
+    return replace(cells, xco2=cells.xco2 + whole - then)
 
 
 def thinned(month: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
@@ -151,5 +148,5 @@ def said_by(network: Network, source: Inputs, points: Points) -> tuple[Values, V
     for numbers, asked in sequences(source, points):
         values[numbers], spread[numbers] = network.ask(asked)
     grid = source.settings.grid
-    values += network.background(source).at(points.when, points.row, points.column, grid)
+    values += network.background(source).at(points.month, points.row, points.column, grid)
     return values, spread
