@@ -232,7 +232,7 @@ def nothing_reaches(inputs: Path, _: Own) -> str:
     for path in inputs.glob("ndvi_*.tif"):
         if path.name > "ndvi_2019-06.tif":
             path.unlink()
-    return r"no month has 12 months of all covariates up to it \(.*ndvi 2018-09..2019-06"
+    return r"no month has 12 months of all covariates and of the background up to it \(.*ndvi 2018-09..2019-06"
 
 
 def unknown_entry(_: Path, own: Own) -> str:
@@ -328,3 +328,19 @@ def test_the_recipe_says_what_it_was_made_from(recipe: Xco2, opened: Inputs) -> 
         "2019-11",
     ]
     assert opened.settings.synthetic
+
+
+def test_a_model_of_another_scale_is_refused(written: Path, models: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(models, tmp_path / "models"))
+    place = other / "background.json"
+    place.write_text(place.read_text().replace("X2019", "X2007"))
+    with pytest.raises(ModelRefused, match=r"was learned on the scale X2007, the inputs are on X2019"):
+        open_recipe(written, other)
+
+
+def test_a_file_has_one_name_however_its_place_is_spelled(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(written.parent)
+    near, far = Inputs.find(Path(written.name)), Inputs.find(written)
+    assert near.directory == far.directory
+    assert [one.name for one in near.soundings.sources] == [one.name for one in far.soundings.sources]
+    assert near.settings_file == far.settings_file
