@@ -171,7 +171,7 @@ def test_the_learning_commands_say_what_they_would_do(tmp_path: Path) -> None:
         )
         assert (said["dry_run"], said[key], said["out"]) == (True, str(tmp_path / "in"), str(tmp_path / "o"))
     said = run(tmp_path / "store", "sample", "--inputs", str(tmp_path / "in"), "--dry-run")
-    assert [one["collection"] for one in said] == ["gwsa", "sample_earth"]
+    assert [one["collection"] for one in said] == ["gwsa", "sample_earth", "xco2_global"]
     assert list(tmp_path.iterdir()) == []
 
 

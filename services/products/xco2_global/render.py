@@ -89,8 +89,8 @@ class Xco2:
         return self.source.periods
 
     def inputs(self) -> tuple[Input, ...]:
-        """Every file, by name, and the background of the model."""
-        return (*self.source.digests, self.network.document)
+        """Every file, by name."""
+        return self.source.digests
 
     def models(self) -> Mapping[str, str]:
         """The network."""
