@@ -41,6 +41,7 @@ type Fit = Callable[[Floats, Cells, Cells], Callable[[Floats], Floats]]
 """Features ``(row, feature)``, target and weight of each row -> what predicts rows."""
 
 FOLDS = 5
+"""At most: fewer in a region that has fewer blocks of a kind."""
 
 SQUARE = 8
 """Coarse cells along a side of what is held out together in space: 2 degrees (our choice)."""
@@ -249,10 +250,15 @@ def _dealt(scene: Scene, split: str, seed: int) -> NDArray[np.int64]:
     if split == "random":
         return _at_random(scene.used, cells, np.random.default_rng(seed))
     if split == "space":
-        of = dealt(np.stack([scene.rows // SQUARE, scene.columns // SQUARE], axis=1), FOLDS, seed)
+        of = _in_blocks(np.stack([scene.rows // SQUARE, scene.columns // SQUARE], axis=1), seed)
         return np.broadcast_to(of, (time, cells))
-    of = dealt(np.arange(time) // BLOCK, FOLDS, seed)
+    of = _in_blocks((np.arange(time) // BLOCK)[:, None], seed)
     return np.broadcast_to(of[:, None], (time, cells))
+
+
+def _in_blocks(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Whole blocks of labels ``(thing, part)``: a region with fewer blocks than FOLDS has that many folds."""
+    return dealt(labels, min(FOLDS, len(np.unique(labels, axis=0))), seed)
 
 
 def _at_random(used: NDArray[np.bool_], cells: int, random: np.random.Generator) -> NDArray[np.int64]:
