@@ -547,13 +547,16 @@ def serving(url: str, environment: dict[str, str], log: Path, workers: int = 1) 
 def growth(samples: Sequence[tuple[float, int, float]]) -> tuple[float, float]:
     """Resident MiB that is left between large requests, when caches are full and at the end.
 
-    The lower fifth of the samples, from two fifths to seven tenths of the requests, and from there on: what large
-    requests hold for a moment is chance.
+    From two fifths to seven tenths of the requests, and from there on.
     """
     last = samples[-1][1]
     early = [mib for _, count, mib in samples if 0.4 * last <= count < 0.7 * last]
-    late = [mib for _, count, mib in samples if count >= 0.7 * last]
-    return float(np.percentile(early, 20)), float(np.percentile(late, 20))
+    return between_large(early), between_large([mib for _, count, mib in samples if count >= 0.7 * last])
+
+
+def between_large(resident_mib: Sequence[float]) -> float:
+    """The lower fifth of samples of resident MiB: what large requests hold for a moment is chance."""
+    return float(np.percentile(resident_mib, 20))
 
 
 def report(found: Found, settings: Settings, *, seed: int, clients: int) -> dict[str, Any]:

@@ -8,9 +8,9 @@
 
 DIR lies outside the checkout and takes about 8 GB. Every step resumes, and each leaves a JSON file of its name in DIR.
 A segment's id holds the digest of the code: ``render`` must be started each time from the same code, so best from a
-checkout that nobody edits (``git worktree add --detach PLACE COMMIT``, PYTHONPATH there). The render whose
-first months are in the report goes on with services/ and models/ of commit 8aded02. The predictors, storage and models
-are synthetic, the land mask is the real one; what is measured is cost, not skill.
+checkout that nobody edits (``git worktree add --detach PLACE COMMIT``, PYTHONPATH there). The render in the report had
+services/ and models/ of commit 46dbd57. The predictors, storage and models are synthetic, the land mask is the real
+one; what is measured is cost, not skill.
 """
 
 import argparse
@@ -66,7 +66,7 @@ SET_BY_HAND = 0.5
 
 PARTS = {
     "trees": ("predictor.py", "predict"),
-    "predictors_read": ("features.py", "fine_features"),
+    "predictors_read": ("features.py", "fine_predictors"),
     "blended_and_closed": ("refine.py", "refined"),
     "regions_interpolated": ("refine.py", "interpolated"),
     "land_and_blocks": ("render.py", "of"),
@@ -256,6 +256,7 @@ def month(recipe: Gwsa) -> dict[str, Any]:
         part: round(sum(row[3] for key, row in stats.items() if key[0].endswith(f"/{file}") and key[2] == function), 2)
         for part, (file, function) in PARTS.items()
     }
+    assert all(parts.values()), f"a function of {parts} has another name now"
     return {"cpu_s": round(total, 2), "parts_cpu_s": parts}
 
 
