@@ -682,6 +682,27 @@ def test_an_observer_can_crash_before_or_after_an_operation(store: Store) -> Non
 # A directory.
 
 
+def test_a_write_is_on_disk_before_it_has_its_name_and_so_is_the_name_after(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, seen = Path(directory.root), list[tuple[str, bool]]()
+
+    def synced(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        what = "bytes" if path.is_file() else os.path.relpath(path, root)
+        seen.append((what, (root / "a" / "b").exists()))
+        if what == "bytes":
+            assert path.read_bytes() == b"whole"
+
+    monkeypatch.setattr(os, "fsync", synced)
+    directory.create("a/b", b"whole")
+    assert seen.index(("bytes", False)) < seen.index(("a", True))
+    assert (".", False) in seen, "the folder that was made"
+    seen.clear()
+    directory.overwrite("a/b", b"whole")
+    assert seen == [("bytes", True), ("a", True)]
+
+
 def test_a_writer_that_dies_leaves_no_object_and_no_lock(directory: Directory, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     code = f"""
