@@ -371,6 +371,7 @@ def report(place: Place) -> dict[str, Any]:
     measured, rendered = place.noted("measure"), place.noted("render")
     runs = rendered.get("runs", [])
     workers = [worker for run in runs for worker in run["workers"]]
+    # a month that ended between the last note of a killed run and its end counts in no run
     done = sum(run["months_after"] - run["months_before"] for run in runs)
     cpu = sum(worker["cpu_s"] for worker in workers)
     rows = measured["rows"]
@@ -383,10 +384,11 @@ def report(place: Place) -> dict[str, Any]:
         "measure": measured,
         "render": {
             "finished": bool(runs) and runs[-1]["exit"] == 0,
-            "months_done": done,
             "months": MONTHS,
-            "land_cells_done": done * rows["land_cells"],
-            "rows_predicted": done * rows["rows"],
+            "months_rendered": runs[-1]["months_after"] if runs else 0,
+            "months_measured": done,
+            "land_cells_measured": done * rows["land_cells"],
+            "rows_measured": done * rows["rows"],
             "worker_core_hours": round(cpu / 3600, 3),
             "wall_hours": round(sum(run["wall_s"] for run in runs) / 3600, 3),
             "rows_per_core_second": round(done * rows["rows"] / cpu) if cpu else None,
