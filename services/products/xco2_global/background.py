@@ -1,6 +1,6 @@
 """What the network's departures are from: a field that follows from month and place, fitted to cells with soundings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from services.core.errors import InputRefused, ModelRefused
 from services.core.grid import Grid, Window
 from services.products.xco2_global.inputs import Inputs
 from services.products.xco2_global.nearby import Covariance
+from services.sources.carbontracker import Background as Columns
 
 type Values = NDArray[np.float64]
 
@@ -27,6 +28,9 @@ KNOT_MONTHS = 12
 
 RIDGE = 1e-3
 """Weight that holds a coefficient that no cell tells near 0, as a share of the rows."""
+
+CHUNK = 1 << 14
+"""Cells whose design is held at a time: some 20 MB with its parts."""
 
 
 class Fitted(BaseModel):
@@ -69,7 +73,7 @@ class Background:
     def field(self, month: int, grid: Grid, window: Window) -> Values:
         """Parts per million in the cells of a window, ``(y, x)``; NaN where the columns of its kind have none."""
         if self.fitted.kind == "carbontracker":
-            return self._columns(month, grid, window)
+            return self._model.read(month, grid, window).astype(np.float64) + self.fitted.coefficients[0]
         latitude = grid.latitudes[window.rows]
         rows = _zonal(self.fitted, np.full(latitude.shape, month), latitude, self.series) @ self._coefficients
         return np.broadcast_to(rows[:, np.newaxis], window.shape).copy()
@@ -84,41 +88,46 @@ class Background:
             columns: of the cells.
             grid: of the cells.
         """
+        found = np.full(len(rows), np.nan)
         if self.fitted.kind != "carbontracker":
-            return _zonal(self.fitted, moments, grid.latitudes[rows], self.series) @ self._coefficients
+            for part in _chunks(len(found)):
+                latitude = grid.latitudes[rows[part]]
+                found[part] = _zonal(self.fitted, moments[part], latitude, self.series) @ self._coefficients
+            return found
         months = _whole(moments)
-        found = np.full(len(months), np.nan)
-        whole = Window(row=0, column=0, height=grid.height, width=grid.width)
         for month in np.unique(months):
             of = months == month
-            found[of] = self._columns(int(month), grid, whole)[rows[of], columns[of]]
+            said = self._model.cells(int(month), grid, rows[of], columns[of])
+            found[of] = said.astype(np.float64) + self.fitted.coefficients[0]
         return found
 
     @property
     def _coefficients(self) -> Values:
         return np.array(self.fitted.coefficients)
 
-    def _columns(self, month: int, grid: Grid, window: Window) -> Values:
+    @property
+    def _model(self) -> Columns:
         if self.inputs.columns is None:
             raise ModelRefused(
                 f"the model's background is CarbonTracker's columns, and {self.inputs.directory} has none"
             )
-        return self.inputs.columns.read(month, grid, window).astype(np.float64) + self.fitted.coefficients[0]
+        return self.inputs.columns
 
     def series(self, months: NDArray[np.integer[Any]]) -> Values:
         """Mean of the twelve months at Mauna Loa that end with each month, ppm."""
         if self.inputs.mauna_loa is None:
             raise ModelRefused(f"the model's background is Mauna Loa's series, and {self.inputs.directory} has none")
         monthly = self.inputs.mauna_loa
-        means = {}
-        for month in np.unique(months):
+        means = []
+        known, which = np.unique(months, return_inverse=True)
+        for month in known:
             values = [monthly.at(int(month) - back) for back in range(12)]
             if np.isnan(values).any():
                 raise InputRefused(
                     f"{monthly.document.name} lacks one of the twelve months up to {np.datetime64(int(month), 'M')}"
                 )
-            means[int(month)] = float(np.mean(values))
-        return np.array([means[int(month)] for month in months])
+            means.append(np.mean(values))
+        return np.array(means)[which]
 
 
 def fit(
@@ -160,30 +169,54 @@ def fit(
         known = ~np.isnan(departures)
         coefficients = np.array([np.average(departures[known], weights=weights[known])])
         left = departures[known] - coefficients[0]
-        weights = weights[known]
+        squares = float(np.average(left**2, weights=weights[known]))
     else:
-        design = _zonal(blank, moments, grid.latitudes[rows], empty.series)
+
+        def design(part: slice) -> Values:
+            return _zonal(blank, moments[part], grid.latitudes[rows[part]], empty.series)
+
         coefficients = _solved(design, values, weights)
-        left = values - design @ coefficients
+        squares = 0.0
+        for part in _chunks(len(values)):
+            squares += float(weights[part] @ (values[part] - design(part) @ coefficients) ** 2)
+        squares /= float(weights.sum())
     told = blank.model_copy(
         update={
             "coefficients": [float(one) for one in coefficients],
-            "rmse": float(np.sqrt(np.average(left**2, weights=weights))),
+            "rmse": float(np.sqrt(squares)),
         }
     )
     return Background(fitted=told, inputs=inputs)
 
 
-def _solved(design: Values, values: Values, weights: Values) -> Values:
-    """Least squares, coefficients that nothing tells near 0; the first column, a constant, is free."""
-    scale = weights / weights.mean()
-    middle = float(np.average(values, weights=weights))
-    normal = design.T @ (design * scale[:, np.newaxis])
+def _solved(design: Callable[[slice], Values], values: Values, weights: Values) -> Values:
+    """Least squares, coefficients that nothing tells near 0; the first column, a constant, is free.
+
+    The normal equations are summed up chunk by chunk: the design of eight million cells would be 2.5 GB.
+
+    Args:
+        design: its rows of some cells, ``(row, column)``.
+        values: ``(cell,)``.
+        weights: ``(cell,)``.
+    """
+    middle, scale = float(np.average(values, weights=weights)), len(values) / weights.sum()
+    normal: Values = np.zeros(())
+    wanted: Values = np.zeros(())
+    for part in _chunks(len(values)):
+        rows = design(part)
+        weighted = rows * (weights[part] * scale)[:, np.newaxis]
+        normal = normal + rows.T @ weighted
+        wanted = wanted + weighted.T @ (values[part] - middle)
     ridge = np.full(len(normal), RIDGE * len(values) * 1e-3)
     ridge[0] = 0.0
-    found: Values = np.linalg.solve(normal + np.diag(ridge), design.T @ (scale * (values - middle)))
+    found: Values = np.linalg.solve(normal + np.diag(ridge), wanted)
     found[0] += middle
     return found
+
+
+def _chunks(count: int) -> Iterator[slice]:
+    for first in range(0, count, CHUNK):
+        yield slice(first, min(first + CHUNK, count))
 
 
 def _whole(moments: NDArray[Any]) -> NDArray[np.int64]:

@@ -80,26 +80,24 @@ def seen(inputs: Inputs, observed: Observed, seed: int) -> Seen:
     Raises:
         InputRefused: if there are none, or too few blocks.
     """
-    grid = inputs.settings.grid
-    periods = set(inputs.periods.starts)
-    parts = [observed.cells(month) for month in observed.months if month in periods]
-    if not parts or not sum(len(part) for part in parts):
+    grid, periods = inputs.settings.grid, set(inputs.periods.starts)
+    counts = {month: len(observed.cells(month)) for month in observed.months if month in periods}
+    total = sum(counts.values())
+    if not total:
         raise InputRefused(f"{inputs.directory}: no month has both soundings and twelve months of all covariates")
-    month = np.concatenate([np.full(len(part), part.month) for part in parts]).astype(np.int64)
-    row, column = (
-        np.concatenate([getattr(part, name) for part in parts]).astype(np.int64) for name in ("row", "column")
-    )
-    longitude, latitude = grid.longitudes[column], grid.latitudes[row]
-    labels = folds.space_time(longitude, latitude, month, BLOCK, BLOCK_MONTHS)
-    return Seen(
-        month=month,
-        row=row,
-        column=column,
-        xco2=np.concatenate([part.xco2 for part in parts]),
-        error=np.concatenate([part.error for part in parts]),
-        time=np.concatenate([part.time for part in parts]),
-        group=folds.dealt(labels, GROUPS, seed),
-    )
+    month, row, column = (np.empty(total, dtype=np.int64) for _ in range(3))
+    xco2, error, time = (np.empty(total) for _ in range(3))
+    labels = np.empty((total, 3), dtype=np.int16)
+    first = 0
+    for one, count in counts.items():
+        cells, part = observed.cells(one), slice(first, first + count)  # a month at a time is held beside all
+        month[part], row[part], column[part] = one, cells.row, cells.column
+        xco2[part], error[part], time[part] = cells.xco2, cells.error, cells.time
+        place = grid.longitudes[cells.column], grid.latitudes[cells.row]
+        labels[part] = folds.space_time(*place, month[part], BLOCK, BLOCK_MONTHS)
+        first += count
+    group = folds.dealt(labels, GROUPS, seed)
+    return Seen(month=month, row=row, column=column, xco2=xco2, error=error, time=time, group=group)
 
 
 def fitted(inputs: Inputs, cells: Seen) -> Background:

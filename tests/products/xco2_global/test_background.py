@@ -1,5 +1,6 @@
 """The background against closed forms: what it can hold it finds, and goes on with beyond its months."""
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from services.core.errors import InputRefused
 from services.core.grid import Window
+from services.products.xco2_global import background
 from services.products.xco2_global.background import Background, Fitted, fit
 from services.products.xco2_global.inputs import SETTINGS, BackgroundSettings, Inputs
 from services.sources.noaa_monthly import open_noaa_monthly
@@ -182,11 +184,54 @@ def test_columns_of_carbontracker_and_one_offset(written: Path, inputs: Path) ->
     month, row, column = month[inner], row[inner], column[inner]
     # the column of a level's constant is that constant; bilinear of a plane is the plane
     truth = 400 + 3 * np.interp(grid.latitudes[row], latitudes, np.sin(np.radians(latitudes))) + 0.01 * east[column]
-    background = zonal(found, (month, row, column), truth - 0.8)
-    assert background.fitted.coefficients == pytest.approx([-0.8], abs=0.01)
-    field = background.field(found.periods.starts[1], grid, Window(row=40, column=50, height=3, width=3))
+    made = zonal(found, (month, row, column), truth - 0.8)
+    assert made.fitted.coefficients == pytest.approx([-0.8], abs=0.01)
+    field = made.field(found.periods.starts[1], grid, Window(row=40, column=50, height=3, width=3))
     expected = 400 + 3 * sine[40:43, None] + 0.01 * east[50:53] - 0.8
     np.testing.assert_allclose(field, expected, atol=0.01)
+    whole = np.stack(
+        [made.field(of, grid, Window(row=0, column=0, height=90, width=180)) for of in found.periods.starts]
+    )
+    np.testing.assert_array_equal(made.at(month, row, column, grid), whole[month - month.min(), row, column])
+
+
+def test_chunks_are_one_least_squares_fit(opened: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against numpy's, which gets the whole weighted design and the ridge as rows of its own."""
+    inputs, grid = of_kind(opened, "zonal"), opened.settings.grid
+    month, row, column = cells(60, seed=4)
+    generator = np.random.default_rng(5)
+    values, weights = 400 + generator.normal(size=6000), generator.uniform(0.2, 3, 6000)
+    whole = fit(inputs, month, row, column, values, weights)
+    monkeypatch.setattr(background, "CHUNK", 700)  # the last is shorter
+    found = fit(inputs, month, row, column, values, weights)
+    design = background._zonal(found.fitted, month, grid.latitudes[row], found.series)
+    assert np.linalg.matrix_rank(design) == design.shape[1]
+    scale, middle = np.sqrt(weights / weights.mean()), np.average(values, weights=weights)
+    held = np.eye(design.shape[1])[1:] * np.sqrt(6000 * 1e-6)
+    expected = np.linalg.lstsq(
+        np.concatenate([design * scale[:, None], held]), np.append((values - middle) * scale, np.zeros(len(held)))
+    )[0]
+    expected[0] += middle
+    for one in (whole, found):
+        np.testing.assert_allclose(one.fitted.coefficients, expected, rtol=1e-8, atol=1e-8)
+        left = values - design @ expected
+        assert one.fitted.rmse == pytest.approx(np.sqrt(np.average(left**2, weights=weights)), rel=1e-9)
+    np.testing.assert_allclose(found.at(month, row, column, grid), design @ expected, rtol=1e-10)
+
+
+def test_memory_does_not_grow_with_the_design(opened: Inputs) -> None:
+    inputs = of_kind(opened, "zonal")
+    generator, count = np.random.default_rng(6), 400_000
+    month, row, column = (
+        generator.integers(low, high, count) for low, high in ((FIRST, FIRST + 60), (0, 90), (0, 180))
+    )
+    values = 400 + generator.normal(size=count)
+    tracemalloc.start()
+    found = fit(inputs, month, row, column, values, np.ones(count))
+    found.at(month, row, column, opened.settings.grid)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.6 * 8 * count * len(found.fitted.coefficients)
 
 
 def test_too_few_cells(opened: Inputs) -> None:
