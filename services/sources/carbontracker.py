@@ -287,7 +287,7 @@ def _scale(name: str) -> Scale:
     base = name.rpartition("/")[2]
     fitting = [begin for begin in SCALE_OF if base.startswith(begin)]
     if not fitting:
-        raise InputRefused(f"{name} is named after no release whose scale is known; say it: X2007 or X2019")
+        raise InputRefused(f"{name} is named after no release whose scale is known; say stated = 'X2007' or 'X2019'")
     return SCALE_OF[fitting[0]]
 
 
