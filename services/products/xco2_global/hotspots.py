@@ -292,7 +292,7 @@ def computed(recipe: HotspotsRecipe) -> tuple[Lasting, Hotspots]:
         stated = None
         if recipe.uncertainty is not None:
             stated = recipe.trend.map_of(month, whole, recipe.level, recipe.uncertainty)
-        months.add(excess, stated)
+        months.add(month, excess, stated)
     lasting = months.lasting()
     return lasting, find(lasting, grid, recipe.limits)
 
