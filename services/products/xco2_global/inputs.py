@@ -166,6 +166,13 @@ class TrainingSettings(Part):
     """Cells at most that it learns from, drawn evenly from all (our choice: memory and hours of one machine)."""
 
 
+class HotspotSettings(Part):
+    """What ``cenote analyse xco2_global hotspots`` looks for."""
+
+    guides: tuple[Name, ...] | None = None
+    """Covariates that explain sharp and lasting differences; None: those of ``hotspots.GUIDES`` that there are."""
+
+
 class Settings(Part):
     """``xco2.toml``."""
 
@@ -175,6 +182,7 @@ class Settings(Part):
     land: Files | None = None
     covariates: Annotated[list[CovariateSettings], Field(min_length=1)]
     training: TrainingSettings = TrainingSettings()
+    hotspots: HotspotSettings = HotspotSettings()
     step: str = "1/20"
     """Degrees of a cell, a fraction that divides 180."""
 
@@ -189,6 +197,12 @@ class Settings(Part):
         twice = sorted({name for name in names if names.count(name) > 1} | (set(names) & set(PLACE_AND_SEASON)))
         if twice:
             raise ValueError(f"covariate {twice[0]!r} stands twice, or has a name that is taken")
+        plain = [one.name for one in self.covariates if one.aggregate != "classes"]
+        for guide in self.hotspots.guides or ():
+            if guide not in plain:
+                raise ValueError(
+                    f"hotspots.guides: {guide!r} is no covariate with one value a cell; there are {', '.join(plain)}"
+                )
         try:
             step = Fraction(self.step)
         except (ValueError, ZeroDivisionError):
