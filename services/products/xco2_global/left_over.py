@@ -5,7 +5,6 @@ the cells are read for all months together, so that each file is read once and n
 """
 
 import io
-import shutil
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator
@@ -19,10 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.xco2_global.signature import MONTHS
-from services.core import layout
 from services.core.errors import InputRefused, ModelRefused
 from services.core.grid import Grid, Window
-from services.pipeline.code import this_code
+from services.pipeline.prepared import made_beside, prepared
 from services.pipeline.recipe import Each
 from services.products.xco2_global.covariates import series
 from services.products.xco2_global.declaration import global_grid
@@ -38,7 +36,6 @@ type Note = Callable[[str], None]
 FINEST = Fraction(1)
 """Degrees of the lattice that the signal is told on; that of the cells where they are coarser (our choice)."""
 
-_PREPARED = "prepared"
 _KEYS, _SAID = "keys.npy", "said.npy"
 
 
@@ -76,12 +73,10 @@ class LeftOver:
             "inputs": [[one.name, one.size, one.sha256] for one in inputs.digests],
             "model": [network.digest, network.document.sha256],
             "cells": observed.directory.name,
-            "code": this_code().to_json(),
         }
-        name = layout.digest(layout.canonical(asked))[: layout.ID_LENGTH]
         periods = set(inputs.periods.starts)
         return cls(
-            directory=inputs.directory.resolve() / _PREPARED / name,
+            directory=prepared(inputs.directory, asked),
             months=tuple(month for month in observed.months if month in periods),
             covariance=network.fitted.nearby,
             step=max(FINEST, inputs.settings.grid.step_x),
@@ -135,9 +130,8 @@ def prepare(inputs: Inputs, observed: Observed, network: Network, each: Each, no
     left = LeftOver.of(inputs, observed, network)
     if left.is_prepared:
         return left
-    part = left.directory.with_name(f".{left.directory.name}.{uuid.uuid4().hex[:8]}.part")
-    part.mkdir(parents=True)
-    try:
+    with made_beside(left.directory) as part:
+        part.mkdir(parents=True)
         if left.months:
             _predict(inputs, observed, network, left.months, part, each, note)
             work = partial(_told, inputs, observed, network, left, part)
@@ -145,13 +139,6 @@ def prepare(inputs: Inputs, observed: Observed, network: Network, each: Each, no
                 note(f"left over: {number} of {len(left.months)} months told, {np.datetime64(month, 'M')}")
             (part / _SAID).unlink()
             (part / _KEYS).unlink()
-        try:
-            part.rename(left.directory)
-        except OSError:
-            if not left.is_prepared:  # another process was faster
-                raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return left
 
 

@@ -6,7 +6,6 @@ them and of the code.
 
 import io
 import json
-import shutil
 import uuid
 import zipfile
 from collections import Counter
@@ -18,10 +17,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from services.core import layout
 from services.core.errors import InputRefused
 from services.core.grid import Window
-from services.pipeline.code import this_code
+from services.pipeline.prepared import made_beside, prepared
 from services.pipeline.recipe import Each
 from services.products.xco2_global.inputs import Inputs
 from services.sources.cells import Cells, Gridding, can_be, gather
@@ -32,7 +30,6 @@ from services.validation.offsets import MeetingCells, Offsets, estimate
 
 type Note = Callable[[str], None]
 
-_PREPARED = "prepared"
 _FACTS = "facts.json"
 _ARRAYS = ("row", "column", "xco2", "count", "overpasses", "std", "error", "time")
 
@@ -58,10 +55,8 @@ class Observed:
             "inputs": [[one.name, one.size, one.sha256] for one in inputs.soundings.inputs()],
             "settings": inputs.settings.soundings.model_dump(mode="json"),
             "step": inputs.settings.step,
-            "code": this_code().to_json(),
         }
-        name = layout.digest(layout.canonical(told))[: layout.ID_LENGTH]
-        return cls(directory=inputs.directory.resolve() / _PREPARED / name, months=inputs.sounding_months)
+        return cls(directory=prepared(inputs.directory, told), months=inputs.sounding_months)
 
     @property
     def is_prepared(self) -> bool:
@@ -142,9 +137,8 @@ def prepare(inputs: Inputs, each: Each, note: Note) -> Observed:
     for line in offsets.lines() if offsets else ():
         note(line)
     subtracted = offsets if settings.soundings.subtract_offsets else None
-    part = observed.directory.with_name(f".{observed.directory.name}.{uuid.uuid4().hex[:8]}.part")
-    part.mkdir(parents=True)
-    try:
+    with made_beside(observed.directory) as part:
+        part.mkdir(parents=True)
         cells = outside = 0
         work = partial(_gridded, read, gridding, subtracted, part)
         for number, (month, count, beyond) in enumerate(each(work, observed.months), 1):
@@ -160,13 +154,6 @@ def prepare(inputs: Inputs, each: Each, note: Note) -> Observed:
         (part / _FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         if not cells:
             raise InputRefused(f"{inputs.directory}: no cell of the grid has a sounding")
-        try:
-            part.rename(observed.directory)
-        except OSError:
-            if not observed.is_prepared:  # another process was faster
-                raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return observed
 
 

@@ -52,7 +52,7 @@ def model(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("torch", reason="training needs the train extra")
     place = tmp_path_factory.mktemp("model")
     train(inputs, place / "trained", 0, quiet)
-    nearby = json.loads((place / "trained" / "nearby.json").read_text())
+    nearby = json.loads((place / "trained" / "scores.json").read_text())["told_from_nearby"]
     assert nearby["rmse_ppm"] < nearby["rmse_of_the_network_alone_ppm"]
     export(place / "trained", place / "exported", quiet)
     return place / "exported"
@@ -114,7 +114,7 @@ def test_each_cell_is_predicted_with_its_own_month(
     """Against the network asked for whole maps; in many blocks, some of whose cells were seen in several months."""
     source, network = recipe.source, recipe.network
     observed, months = Observed.of(source), source.sounding_months
-    blocks_of = left_over.blocks_of
+    blocks_of = table.blocks_of
     monkeypatch.setattr(table, "HELD_BYTES", 4 * 14 * len(source.settings.features) * 900)
     monkeypatch.setattr(left_over, "blocks_of", lambda *some: reversed(list(blocks_of(*some))))
     left_over._predict(source, observed, network, months, tmp_path, Here(), quiet)
