@@ -14,7 +14,7 @@ from models.xco2_global.table import Covariate, SequenceTable, create_values, ma
 from services.core.errors import InputRefused
 from services.core.grid import Window
 from services.pipeline.recipe import Each
-from services.products.xco2_global.background import Background, fit
+from services.products.xco2_global.background import Background, Fitted, fit
 from services.products.xco2_global.covariates import Floats, series
 from services.products.xco2_global.inputs import Inputs
 from services.products.xco2_global.observed import Observed
@@ -100,11 +100,12 @@ def seen(inputs: Inputs, observed: Observed, seed: int) -> Seen:
     return Seen(month=month, row=row, column=column, xco2=xco2, error=error, time=time, group=group)
 
 
-def fitted(inputs: Inputs, cells: Seen) -> Background:
-    """The background, fitted to the cells that the network learns from."""
+def fitted(inputs: Inputs, cells: Seen, like: Fitted | None = None) -> Background:
+    """The background, fitted to the cells that the network learns from; ``like`` as ``background.fit`` takes it."""
     learned = (cells.group != STOPPING) & (cells.group != SCORED)
     weights = 1 / (FIRST_ERROR**2 + cells.error[learned] ** 2)
-    return fit(inputs, cells.moment[learned], cells.row[learned], cells.column[learned], cells.xco2[learned], weights)
+    at = cells.moment[learned], cells.row[learned], cells.column[learned]
+    return fit(inputs, *at, cells.xco2[learned], weights, like=like)
 
 
 def drawn(inputs: Inputs, cells: Seen, background: Background, seed: int) -> Seen:
