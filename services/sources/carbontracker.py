@@ -56,6 +56,9 @@ _DRIEST, _WETTEST = -1e-4, 0.1
 
 _DATED = re.compile(r"[._]([0-9]{4})-([0-9]{2})(?:-([0-9]{2}))?(?:[._]|$)")
 _MEAN = re.compile(r"_mm_[0-9]{6}\.nc")
+_BAND = 128
+"""Rows of another grid that are held at a time: 4 MB of 7200 columns."""
+
 _DAY = 86400 * clock.SECOND
 _HOUR = 3600 * clock.SECOND
 
@@ -141,6 +144,23 @@ class Background:
         """
         field = self.monthly(month)
         return resampled(self.grid, grid, window, lambda part: field[part.rows, part.columns])
+
+    def cells(
+        self, month: int, grid: Grid, rows: NDArray[np.integer[Any]], columns: NDArray[np.integer[Any]]
+    ) -> NDArray[np.float32]:
+        """The same in some cells of that grid, ``(cell,)``, in any order; a band of its rows is held at a time.
+
+        Raises:
+            InputRefused: as ``monthly``.
+        """
+        field, found = self.monthly(month), np.empty(len(rows), dtype=np.float32)
+        for first in range(0, grid.height, _BAND):
+            band = Window(row=first, column=0, height=min(_BAND, grid.height - first), width=grid.width)
+            mine = np.flatnonzero((rows >= first) & (rows < first + band.height))
+            if mine.size:
+                values = resampled(self.grid, grid, band, lambda part: field[part.rows, part.columns])
+                found[mine] = values[rows[mine] - first, columns[mine]]
+        return found
 
     def _of(self, month: int) -> tuple[_File, ...]:
         return tuple(file for file in self.files if month in _months(file))
@@ -267,7 +287,7 @@ def _scale(name: str) -> Scale:
     base = name.rpartition("/")[2]
     fitting = [begin for begin in SCALE_OF if base.startswith(begin)]
     if not fitting:
-        raise InputRefused(f"{name} is named after no release whose scale is known; say it: X2007 or X2019")
+        raise InputRefused(f"{name} is named after no release whose scale is known; say stated = 'X2007' or 'X2019'")
     return SCALE_OF[fitting[0]]
 
 

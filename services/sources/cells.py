@@ -254,11 +254,12 @@ def _reduced(batch: Soundings, part: slice, gridding: Gridding) -> Gathered:
     _check_times(time)
     own = gridding.errors.sigma
     error = batch.uncertainty[part] if own is None else np.full(len(value), own)
-    wrong = np.flatnonzero(~((error >= LEAST_ERROR) & (error <= MOST_ERROR)))
+    wrong = np.flatnonzero(~can_be(error))
     if wrong.size:
         raise InputRefused(
             f"{wrong.size} of {len(error)} soundings have no uncertainty within {LEAST_ERROR:g}..{MOST_ERROR:g} ppm "
-            f"({error[wrong[0]]:g}): the error of their mean needs one, or `sigma` for all of them"
+            f"({error[wrong[0]]:g}), which the error of their mean needs: sigma = ppm under [soundings] gives all one, "
+            'without_uncertainty = "leave_out" takes the others'
         )
     row, column, inside = _located(gridding.grid, longitude, latitude)
     east, north = _from_centre(gridding.grid, row, column, longitude[inside], latitude[inside])
@@ -282,6 +283,12 @@ def _reduced(batch: Soundings, part: slice, gridding: Gridding) -> Gathered:
     when = np.floor(time[inside] / STRETCH).astype(np.int64)
     keys, sums = _added((who << _TIME_BITS) | when, fixed.astype(np.int64))
     return Gathered(gridding=gridding, keys=keys, sums=sums, outside=int((~inside).sum()))
+
+
+def can_be(error: Floats) -> NDArray[np.bool_]:
+    """Whether uncertainties, ppm, are there and within LEAST_ERROR..MOST_ERROR, of the same shape."""
+    found: NDArray[np.bool_] = (error >= LEAST_ERROR) & (error <= MOST_ERROR)
+    return found
 
 
 def _check_times(time: Floats) -> None:

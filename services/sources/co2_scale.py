@@ -12,10 +12,11 @@ type Scale = Literal["X2007", "X2019"]
 SCALES: tuple[str, ...] = get_args(Scale.__value__)
 
 SLOPE, OFFSET = 1.00079, -0.142
-"""X2019 = SLOPE x X2007 + OFFSET ppm (Hall et al., 2021, Atmos. Meas. Tech. 14, 3015): 0.17 more at 400 ppm, where
-the paper's summary has 0.18. It is that of samples in tanks; a retrieval's own pair of columns may differ otherwise
-(TCCON's GGG2020, which changes its oxygen with the scale, has 0.05 more), so files that hold both are read, never
-converted (our choice)."""
+"""X2019 = SLOPE x X2007 + OFFSET ppm, as given for Hall et al. (2021, Atmos. Meas. Tech. 14, 3015). Its two numbers are
+from memory and were not found again in what could be searched; the paper's abstract, which was, says that X2019 is 0.18
+ppm greater at 400 ppm, and they give 0.174. It is that of samples in tanks; a retrieval's own pair of columns may
+differ otherwise (TCCON's GGG2020, which changes its oxygen with the scale, has 0.05 more), so files that hold both are
+read, never converted (our choice)."""
 
 
 def parsed(text: str) -> Scale:
@@ -64,5 +65,6 @@ def check(name: str, *, stated: Scale, wanted: Scale, convert: bool) -> None:
     """
     if stated != wanted and not convert:
         raise InputRefused(
-            f"{name} is on the scale {stated} and this run is on {wanted}; ask for {stated}, or for it to be converted"
+            f"{name} is on the scale {stated} and this run is on {wanted}: scale = {stated!r} asks for the former, "
+            "convert = true where its files are named converts it"
         )

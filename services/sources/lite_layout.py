@@ -108,7 +108,7 @@ def laid_out(
     flag = Column.found(file, [FLAG]) if quality == "good" else None
     if quality == "good" and flag is None:
         raise InputRefused(
-            f"{name} has no {FLAG}, so its good soundings cannot be told from bad ones; with quality any all are taken"
+            f"{name} has no {FLAG}, so its good soundings cannot be told from bad ones; quality = 'any' takes all"
         )
     xco2, converts = _on_scale(name, file, kind, conversion)
     latitude, longitude = (_needed(name, file, [what]) for what in ("latitude", "longitude"))
@@ -166,8 +166,8 @@ def _on_scale(
     known = " and ".join(scale for scale in there if scale != "unknown")
     told = f"XCO2 on {known} only" if known else f"{plain.path if plain else 'XCO2'} without saying on which scale"
     raise InputRefused(
-        f"{name} holds {told}, and {wanted} is wanted; scales are not mixed: choose the other scale, "
-        "leave the file out, or declare a conversion"
+        f"{name} holds {told}, and {wanted} is wanted; scales are not mixed: choose the other one with scale = "
+        "under [soundings], leave the file out, or declare a [soundings.conversion]"
     )
 
 

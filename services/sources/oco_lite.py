@@ -140,7 +140,8 @@ class Lite:
 
         Args:
             month: months since 1970-01.
-            tally: as of ``read``; soundings of the months beside it are counted as ``another month``.
+            tally: as of ``read``, of the files of the month's days alone, so that over all months each sounding is
+                counted once; those of a month without files, which no month gives, as ``another month``.
 
         Raises:
             InputRefused: as ``read``, but for a month without soundings, which gives none.
@@ -150,9 +151,12 @@ class Lite:
         last = date(1970 + (month + 1) // 12, (month + 1) % 12 + 1, 1)
         for file in self.files:
             if first - timedelta(days=1) <= file.day <= last:
-                for batch in self._of_file(file, left):
-                    inside = batch.months() == month
-                    left["another month"] += int((~inside).sum())
+                own = first <= file.day < last
+                for batch in self._of_file(file, left if own else Counter[str]()):
+                    months = batch.months()
+                    inside = months == month
+                    if own:
+                        left["another month"] += int((~np.isin(months, self.months)).sum())
                     if inside.any():
                         yield batch if inside.all() else batch.take(inside)
 

@@ -132,12 +132,13 @@ class Months:
         self._sums = {name: np.zeros(grid.shape) for name in ("one", "squares", "pairs", "stated", "high")}
         self._count = np.zeros(grid.shape, dtype=np.int64)
         self._both = np.zeros(grid.shape, dtype=np.int64)
-        self._before: NDArray[np.float64] | None = None
+        self._before: tuple[int, NDArray[np.float64]] | None = None
 
-    def add(self, excess: Floats, stated: Floats | None = None) -> None:
-        """Add the next month.
+    def add(self, month: int, excess: Floats, stated: Floats | None = None) -> None:
+        """Add a month later than those before it.
 
         Args:
+            month: since 1970-01; months that follow each other make pairs, those about a gap do not.
             excess: ``(y, x)``, NaN where missing.
             stated: standard deviation of the field's error, ``(y, x)``; None where none is stated.
         """
@@ -150,18 +151,19 @@ class Months:
         self._sums["high"] += known & (values > spread[:, np.newaxis])
         if stated is not None:
             self._sums["stated"] += np.where(known & ~np.isnan(stated), stated, 0.0) ** 2
-        if self._before is not None:
-            both = known & ~np.isnan(self._before)
+        if self._before is not None and self._before[0] == month - 1:
+            before = self._before[1]
+            both = known & ~np.isnan(before)
             self._both += both
-            self._sums["pairs"] += np.where(both, values * np.nan_to_num(self._before), 0.0)
-        self._before = np.where(known, excess, np.nan)
+            self._sums["pairs"] += np.where(both, values * np.nan_to_num(before), 0.0)
+        self._before = month, np.where(known, excess, np.nan)
 
     def lasting(self) -> Lasting:
         """What was gathered.
 
         The variance of a month's value is that of the values over time or the mean stated one, whichever is larger; r,
-        below 0 taken for 0, leaves n (1 - r) / (1 + r) of n months (our choice: the stated error holds what neighbours
-        share, too, so that z is rather too small than too large).
+        0 where it is below or no month follows another, leaves n (1 - r) / (1 + r) of n months (our choice: the stated
+        error holds what neighbours share, too, so that z is rather too small than too large).
         """
         told = self._count >= 2
         count = np.maximum(self._count, 2).astype(np.float64)

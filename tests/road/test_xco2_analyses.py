@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from services.cli import app
 from services.core.catalog import current_version
 from services.core.dataset import Dataset
-from services.core.errors import Refused, SettingsError
+from services.core.errors import InputRefused, Refused, SettingsError
 from services.core.grid import Window
 from services.core.product import Product
 from services.core.quantity import Quantity
@@ -32,6 +32,7 @@ from services.products.xco2_global.anomaly import AnomalyRecipe
 from services.products.xco2_global.declaration import UNCERTAINTY, XCO2, global_grid
 from services.products.xco2_global.growth import GrowthRecipe
 from services.products.xco2_global.hotspots import HotspotsRecipe
+from services.sample.carbon_files import write_carbon
 from services.validation.hotspots import matched
 from tests.pipeline.synthetic import render
 from tiler.app import create_app
@@ -273,6 +274,30 @@ def test_any_window_and_any_process_gives_the_same_bytes(place: tuple[str, Store
         again = travelled.compute(axis, part)
         for name, values in again.items():
             np.testing.assert_array_equal(values, whole[name][:, part.rows, part.columns])
+
+
+def test_guides_are_those_that_the_inputs_name(place: tuple[str, Store, Path], tmp_path: Path) -> None:
+    _, store, _ = place
+    inputs = write_carbon(tmp_path, months=("2019-08", "2019-08"))
+    toml = inputs / "xco2.toml"
+    text = toml.read_text()
+    asked: dict[str, Any] = {"inputs": inputs, "variable": None, "periods": None}
+    dataset = published(store, "column")
+    assert set(HotspotsRecipe.open(store, dataset, **asked).guides) == {
+        "land_fraction",
+        "temperature",
+        "dew_point",
+        "ndvi",
+    }
+    for named, found in (('["elevation", "ndvi"]', {"ndvi", "elevation"}), ("[]", set())):
+        toml.write_text(f"{text}\n[hotspots]\nguides = {named}\n")
+        recipe = HotspotsRecipe.open(store, dataset, **asked)
+        assert set(recipe.guides) == found
+        assert recipe.product.quantities[0].attributes["guides"] == (", ".join(recipe.guides) or "none")
+    for named in ("slope", "land_cover"):  # none there, and one of classes
+        toml.write_text(f'{text}\n[hotspots]\nguides = ["ndvi", "{named}"]\n')
+        with pytest.raises(InputRefused, match=rf"xco2.toml: .*hotspots.guides: '{named}' is no covariate .* ndvi"):
+            HotspotsRecipe.open(store, dataset, **asked)
 
 
 def test_what_cannot_be_analysed_is_refused(place: tuple[str, Store, Path]) -> None:

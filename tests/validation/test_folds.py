@@ -34,6 +34,18 @@ def test_blocks_are_whole_and_dealt_evenly_whatever_the_order(labels: np.ndarray
     assert (folds.dealt(labels, 5, seed=4) != found).any()
 
 
+def test_blocks_are_in_the_order_of_their_labels() -> None:
+    """As sorting whole rows has them, which takes more memory; parts that are negative and small types among them."""
+    labels = folds.space_time(LONGITUDE, LATITUDE, MONTHS, 10)
+    blocks, which = np.unique(labels, axis=0, return_inverse=True)
+    expected = np.random.default_rng(3).permutation(np.arange(len(blocks)) % 7)[which.ravel()]
+    for kind in (np.int64, np.int16):
+        np.testing.assert_array_equal(folds.dealt(labels.astype(kind), 7, seed=3), expected)
+    extremes = np.array([[-30000, 30000], [30000, -30000], [-30000, -30000], [0, 0]], dtype=np.int16)
+    order = np.random.default_rng(0).permutation(np.arange(4) % 2)
+    assert folds.dealt(extremes, 2, seed=0).tolist() == order[[1, 3, 0, 2]].tolist()
+
+
 def test_blocks_are_where_and_when_they_say() -> None:
     at = folds.space(np.array([-180.0, 180.0, 179.9, -175.1, -175.0, 185.0]), np.array([0, 4.9, -0.1, 0, 5, 90.0]), 5)
     assert at.tolist() == [[0, 0], [0, 0], [-1, 71], [0, 0], [1, 1], [18, 1]]

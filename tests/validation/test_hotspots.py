@@ -180,8 +180,8 @@ def test_months_give_mean_z_and_persistence_of_each_series() -> None:
     grid = Grid.of(west=0, north=40, step_x="1", width=50, height=40)
     series[5:9, 3, 4] = np.nan
     gathered = Months(grid)
-    for month in series:
-        gathered.add(month)
+    for month, values in enumerate(series):
+        gathered.add(month, values)
     told = gathered.lasting()
     np.testing.assert_allclose(told.mean, np.nanmean(series, axis=0), atol=1e-6)
     one = series[:, 20, 20].astype(float)
@@ -192,9 +192,32 @@ def test_months_give_mean_z_and_persistence_of_each_series() -> None:
     # passes one standard deviation of the band
     assert told.persistence.mean() == pytest.approx(0.242, abs=0.01)
     stated = Months(grid)
-    for month in series:
-        stated.add(month, np.full(grid.shape, 5.0))
+    for month, values in enumerate(series):
+        stated.add(month, values, np.full(grid.shape, 5.0))
     assert np.nanmedian(np.abs(stated.lasting().z)) < np.nanmedian(np.abs(told.z)) / 3
+
+
+def test_months_about_a_gap_are_no_neighbours() -> None:
+    """Autocorrelation of a series that follows itself, with years of it left out, and of every second month of it."""
+    rng = np.random.default_rng(11)
+    series = np.empty((60, 4, 5))
+    series[0] = rng.normal(size=(4, 5))
+    for month in range(1, 60):
+        series[month] = 0.8 * series[month - 1] + rng.normal(0, 0.6, (4, 5))
+    series += 1.0
+    grid = Grid.of(west=0, north=4, step_x="1", width=5, height=4)
+    for months in (list(range(60)), [*range(20), *range(41, 60)], list(range(0, 60, 2))):
+        gathered = Months(grid)
+        for month in months:
+            gathered.add(month, series[month])
+        values = series[months]
+        variance = values.var(axis=0, ddof=1)
+        pairs = [series[one] * series[one - 1] for one in months if one - 1 in months]
+        r = (np.mean(pairs, axis=0) - values.mean(axis=0) ** 2) / variance if pairs else np.zeros((4, 5))
+        r = np.clip(r, 0, 0.95)
+        assert (r > 0.4).any() == bool(pairs)
+        error = np.sqrt(variance / len(months) * (1 + r) / (1 - r))
+        np.testing.assert_allclose(gathered.lasting().z, values.mean(axis=0) / error, rtol=1e-9)
 
 
 def test_cells_that_are_too_wide_and_guides_of_another_grid_are_refused() -> None:

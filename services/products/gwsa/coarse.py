@@ -19,13 +19,12 @@ from services.core import layout
 from services.core.errors import InputRefused
 from services.core.grid import Window, windows
 from services.core.time_axis import TimeAxis
-from services.pipeline.code import this_code
+from services.pipeline.prepared import made_beside, prepared
 from services.pipeline.recipe import Each
 from services.products.gwsa.balance import LACKS, STORES, balance
 from services.products.gwsa.declaration import BASELINE, COARSE
 from services.products.gwsa.inputs import Inputs
 from services.products.gwsa.land import cells_with_land
-from services.products.gwsa.parts import made_beside
 from services.products.gwsa.reach import Reach
 from services.products.gwsa.regions import divided
 from services.sources.polygons import covered
@@ -39,7 +38,6 @@ NO_LAND = 255
 
 _CHUNK = (32, 40, 90)
 _FIELDS = ("gwsa", "gwsa_uncertainty", "twsa", *STORES)
-_PREPARED = "prepared"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +63,9 @@ class Coarse:
         told = {
             "inputs": [[one.name, one.size, one.sha256] for one in inputs.digests],
             "settings": inputs.settings.model_dump(mode="json"),
-            "code": this_code().to_json(),
         }
-        name = layout.digest(layout.canonical(told))[: layout.ID_LENGTH]
         return cls(
-            directory=inputs.directory.resolve() / _PREPARED / name,
+            directory=prepared(inputs.directory, told),
             months=tuple(inputs.months.starts),
             window=inputs.window,
         )
@@ -209,11 +205,6 @@ def prepare(inputs: Inputs, each: Each, note: Callable[[str], None]) -> Coarse:
                 told = ", ".join(f"{count} {reason}" for reason, count in lacking.items())
                 note(f"water balance: cells of 1/4 degree with land and no value: {told}")
             (part / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
-            try:
-                part.rename(coarse.directory)
-            except OSError:
-                if not coarse.is_prepared:
-                    raise
     except OSError as error:
         raise InputRefused(
             f"{coarse.directory.parent} cannot be written ({error.strerror}); the coarse fields are kept there"

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from services.core.errors import InputRefused
 from services.core.grid import Window, windows
+from services.pipeline.prepared import made_beside
 from services.pipeline.recipe import Each
 from services.products.gwsa.coarse import Coarse
 from services.products.gwsa.declaration import FACTOR, FINE
 from services.products.gwsa.inputs import Inputs
 from services.products.gwsa.land import land_of
-from services.products.gwsa.parts import made_beside
 from services.products.gwsa.reach import Reach
 
 type Floats = NDArray[np.float32]
@@ -104,10 +104,8 @@ def tabulate(inputs: Inputs, coarse: Coarse, each: Each, note: Callable[[str], N
             for number, _ in enumerate(each(work, items), start=1):
                 if number % 12 == 0 or number == len(items):
                     note(f"predictors over land: {number} of {len(items)} maps averaged")
-            part.rename(table.path)
     except OSError as error:
-        if not table.path.is_dir():
-            raise InputRefused(f"{table.path} cannot be written: {error}") from None
+        raise InputRefused(f"{table.path} cannot be written: {error}") from None
     return table
 
 

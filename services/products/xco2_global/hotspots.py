@@ -39,8 +39,8 @@ CELL = 0.25
 """Degrees: the coarsest level whose cells are no wider is looked at; plumes are a degree wide. Our choice."""
 
 GUIDES = ("land_fraction", "temperature", "dew_point", "ndvi")
-"""Covariates that explain sharp and lasting differences, if the inputs have them. Our choice, measured on the sample
-Earth: none of them follows emissions, as an inventory, lights or population would."""
+"""Covariates that explain sharp and lasting differences, if the inputs have them and name no others. Our choice,
+measured on the sample Earth: none of them follows emissions, as an inventory, lights or population would."""
 
 GUIDE_MONTHS = 12
 """Of a monthly covariate, the last ones: their mean guides."""
@@ -85,7 +85,9 @@ class HotspotsRecipe(Analysis):
         if (inputs / SETTINGS).is_file():
             found = Inputs.find(inputs)
             both = zip(found.settings.covariates, found.covariates, strict=True)
-            guides = tuple((settings, one) for settings, one in both if settings.name in GUIDES)
+            named = found.settings.hotspots.guides
+            chosen = GUIDES if named is None else named
+            guides = tuple((settings, one) for settings, one in both if settings.name in chosen)
         recipe = cls(trend=trend, uncertainty=stated[0] if stated else None, covariates=guides)
         if max(recipe.grid.step_x, recipe.grid.step_y) > 1:
             raise Refused(
@@ -292,7 +294,7 @@ def computed(recipe: HotspotsRecipe) -> tuple[Lasting, Hotspots]:
         stated = None
         if recipe.uncertainty is not None:
             stated = recipe.trend.map_of(month, whole, recipe.level, recipe.uncertainty)
-        months.add(excess, stated)
+        months.add(month, excess, stated)
     lasting = months.lasting()
     return lasting, find(lasting, grid, recipe.limits)
 

@@ -9,20 +9,21 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from services.core.errors import InputRefused
+from services.core.errors import InputRefused, SettingsError
 from services.core.grid import Grid
 from services.core.time_axis import Step, TimeAxis
 from services.pipeline.recipe import Input
 from services.products.xco2_global.declaration import GRID, global_grid
-from services.sources import files
+from services.sources import co2_scale, files
 from services.sources.along_track import ErrorModel
 from services.sources.carbontracker import Background as Columns
 from services.sources.carbontracker import open_background
+from services.sources.cells import LEAST_ERROR, MOST_ERROR
 from services.sources.documents import Document
 from services.sources.field import Field as Raster
 from services.sources.field import open_field
 from services.sources.files import Source
-from services.sources.lite_layout import Quality
+from services.sources.lite_layout import Conversion, Quality
 from services.sources.named_files import Files, Name, Part, read_settings, relative
 from services.sources.noaa_monthly import Monthly, open_noaa_monthly
 from services.sources.oco_lite import Lite, open_lite
@@ -39,10 +40,28 @@ HISTORY = 11
 type Aggregate = Literal["mean", "sum", "classes"]
 
 
+class ConversionSettings(Part):
+    """How XCO2 on the other scale becomes XCO2 on the run's: factor * ppm + offset.
+
+    There is no default: the step from scale to scale of samples in tanks is not a retrieval's (``co2_scale``).
+    """
+
+    have: co2_scale.Scale
+    factor: float = 1.0
+    offset: float = 0.0
+    """ppm."""
+
+    source: str
+    """Where the numbers are from, for the record of the run."""
+
+
 class SoundingSettings(Files):
     """Lite files, and how they become cells."""
 
     scale: Scale = "X2019"
+    conversion: ConversionSettings | None = None
+    """For files that lack ``scale``; without it they are refused."""
+
     quality: Quality = "good"
     modes: tuple[str, ...] = MODES
     subtract_offsets: bool = False
@@ -53,11 +72,22 @@ class SoundingSettings(Files):
 
     correlated: float = Field(default=ErrorModel().correlated, ge=0, le=1)
     floor: float = Field(default=ErrorModel().floor, ge=0)
+    sigma: float | None = Field(default=None, ge=LEAST_ERROR, le=MOST_ERROR)
+    """ppm, the error of every sounding; None: the uncertainty that each states."""
+
+    without_uncertainty: Literal["refuse", "leave_out"] = "refuse"
+    """What becomes of soundings that state none, or one that cannot be."""
+
+    @model_validator(mode="after")
+    def _holds(self) -> Self:
+        if self.sigma is not None and self.without_uncertainty != "refuse":
+            raise ValueError("sigma gives every sounding an uncertainty: without_uncertainty says nothing beside it")
+        return self
 
     @property
     def errors(self) -> ErrorModel:
         """The error model of a cell's mean."""
-        return ErrorModel(length_km=self.correlation_km, correlated=self.correlated, floor=self.floor)
+        return ErrorModel(length_km=self.correlation_km, correlated=self.correlated, floor=self.floor, sigma=self.sigma)
 
 
 class StationSettings(Files):
@@ -72,12 +102,21 @@ class BackgroundSettings(Part):
 
     kind: Literal["zonal", "mauna_loa", "carbontracker"] = "zonal"
     files: str | list[str] | None = None
+    convert: bool = False
+    """Whether files on the other CO2 scale are converted, as samples in tanks are; else they are refused."""
+
+    stated: co2_scale.Scale | None = None
+    """The scale of CarbonTracker's files; None: that of the release that they are named after."""
 
     @model_validator(mode="after")
     def _holds(self) -> Self:
         if (self.files is None) != (self.kind == "zonal"):
             wanted = "needs no files" if self.kind == "zonal" else "needs files"
             raise ValueError(f"the background {self.kind!r} {wanted}")
+        if self.kind == "zonal" and self.convert:
+            raise ValueError("the background 'zonal' has no files to convert")
+        if self.kind != "carbontracker" and self.stated is not None:
+            raise ValueError("stated is for the background 'carbontracker' alone: NOAA's text states its scale")
         return self
 
 
@@ -127,6 +166,13 @@ class TrainingSettings(Part):
     """Cells at most that it learns from, drawn evenly from all (our choice: memory and hours of one machine)."""
 
 
+class HotspotSettings(Part):
+    """What ``cenote analyse xco2_global hotspots`` looks for."""
+
+    guides: tuple[Name, ...] | None = None
+    """Covariates that explain sharp and lasting differences; None: those of ``hotspots.GUIDES`` that there are."""
+
+
 class Settings(Part):
     """``xco2.toml``."""
 
@@ -136,6 +182,7 @@ class Settings(Part):
     land: Files | None = None
     covariates: Annotated[list[CovariateSettings], Field(min_length=1)]
     training: TrainingSettings = TrainingSettings()
+    hotspots: HotspotSettings = HotspotSettings()
     step: str = "1/20"
     """Degrees of a cell, a fraction that divides 180."""
 
@@ -150,6 +197,12 @@ class Settings(Part):
         twice = sorted({name for name in names if names.count(name) > 1} | (set(names) & set(PLACE_AND_SEASON)))
         if twice:
             raise ValueError(f"covariate {twice[0]!r} stands twice, or has a name that is taken")
+        plain = [one.name for one in self.covariates if one.aggregate != "classes"]
+        for guide in self.hotspots.guides or ():
+            if guide not in plain:
+                raise ValueError(
+                    f"hotspots.guides: {guide!r} is no covariate with one value a cell; there are {', '.join(plain)}"
+                )
         try:
             step = Fraction(self.step)
         except (ValueError, ZeroDivisionError):
@@ -211,22 +264,27 @@ class Inputs:
                 f"{path}: soundings.modes: there is no mode {unknown[0]!r}; there are {', '.join(MODES)}"
             )
         mauna_loa = columns = None
-        if settings.background.files is not None:
-            names = Files(files=settings.background.files).paths(path, "background")
-            if settings.background.kind == "carbontracker":
-                columns = open_background(names, scale=asked.scale)
-            elif len(names) == 1:
-                mauna_loa = open_noaa_monthly(names[0], scale=asked.scale)
-            else:
-                raise InputRefused(
-                    f"{path}: background must be one file, and {settings.background.files!r} is {len(names)}"
+        of_background = settings.background
+        if of_background.files is not None:
+            names = Files(files=of_background.files).paths(path, "background")
+            if of_background.kind == "carbontracker":
+                columns = open_background(
+                    names, scale=asked.scale, stated=of_background.stated, convert=of_background.convert
                 )
+            elif len(names) == 1:
+                mauna_loa = open_noaa_monthly(names[0], scale=asked.scale, convert=of_background.convert)
+            else:
+                raise InputRefused(f"{path}: background must be one file, and {of_background.files!r} is {len(names)}")
         found = cls(
             directory=directory,
             settings=settings,
             settings_file=settings_file,
             soundings=open_lite(
-                asked.paths(path, "soundings"), scale=asked.scale, quality=asked.quality, modes=asked.modes
+                asked.paths(path, "soundings"),
+                scale=asked.scale,
+                quality=asked.quality,
+                modes=asked.modes,
+                conversion=_conversion(path, asked),
             ),
             covariates=tuple(
                 open_field(
@@ -307,6 +365,15 @@ class Inputs:
             of_series = set(self.mauna_loa.months.tolist())
             months = [month for month in months if all(month - back in of_series for back in range(HISTORY + 1))]
         return TimeAxis(step=MONTH, starts=tuple(months))
+
+
+def _conversion(path: Path, asked: SoundingSettings) -> Conversion | None:
+    if asked.conversion is None:
+        return None
+    try:
+        return Conversion(wanted=asked.scale, **asked.conversion.model_dump())
+    except SettingsError as error:
+        raise InputRefused(f"{path}: soundings.conversion: {error}") from None
 
 
 def _span(months: tuple[int, ...]) -> str:

@@ -5,10 +5,9 @@ the cells are read for all months together, so that each file is read once and n
 """
 
 import io
-import shutil
 import uuid
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -19,10 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.xco2_global.signature import MONTHS
-from services.core import layout
 from services.core.errors import InputRefused, ModelRefused
 from services.core.grid import Grid, Window
-from services.pipeline.code import this_code
+from services.pipeline.prepared import made_beside, prepared
 from services.pipeline.recipe import Each
 from services.products.xco2_global.covariates import series
 from services.products.xco2_global.declaration import global_grid
@@ -30,15 +28,15 @@ from services.products.xco2_global.inputs import Inputs
 from services.products.xco2_global.nearby import Covariance, Left, Values, averaged, told
 from services.products.xco2_global.network import Network
 from services.products.xco2_global.observed import Observed
-from services.products.xco2_global.table import Block, blocks_of, moments
+from services.products.xco2_global.table import blocks_of, moments
+from services.sources.cells import Cells
 
 type Note = Callable[[str], None]
 
 FINEST = Fraction(1)
 """Degrees of the lattice that the signal is told on; that of the cells where they are coarser (our choice)."""
 
-_PREPARED = "prepared"
-_PLACES, _SAID = "places.npy", "said.npy"
+_KEYS, _SAID = "keys.npy", "said.npy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +73,10 @@ class LeftOver:
             "inputs": [[one.name, one.size, one.sha256] for one in inputs.digests],
             "model": [network.digest, network.document.sha256],
             "cells": observed.directory.name,
-            "code": this_code().to_json(),
         }
-        name = layout.digest(layout.canonical(asked))[: layout.ID_LENGTH]
         periods = set(inputs.periods.starts)
         return cls(
-            directory=inputs.directory.resolve() / _PREPARED / name,
+            directory=prepared(inputs.directory, asked),
             months=tuple(month for month in observed.months if month in periods),
             covariance=network.fitted.nearby,
             step=max(FINEST, inputs.settings.grid.step_x),
@@ -134,72 +130,95 @@ def prepare(inputs: Inputs, observed: Observed, network: Network, each: Each, no
     left = LeftOver.of(inputs, observed, network)
     if left.is_prepared:
         return left
-    part = left.directory.with_name(f".{left.directory.name}.{uuid.uuid4().hex[:8]}.part")
-    part.mkdir(parents=True)
-    try:
+    with made_beside(left.directory) as part:
+        part.mkdir(parents=True)
         if left.months:
             _predict(inputs, observed, network, left.months, part, each, note)
             work = partial(_told, inputs, observed, network, left, part)
             for number, month in enumerate(each(work, left.months), 1):
                 note(f"left over: {number} of {len(left.months)} months told, {np.datetime64(month, 'M')}")
             (part / _SAID).unlink()
-            (part / _PLACES).unlink()
-        try:
-            part.rename(left.directory)
-        except OSError:
-            if not left.is_prepared:  # another process was faster
-                raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+            (part / _KEYS).unlink()
     return left
 
 
 def _predict(
     inputs: Inputs, observed: Observed, network: Network, months: tuple[int, ...], part: Path, each: Each, note: Note
 ) -> None:
-    """Write what the network says in every cell with soundings: (month, place, departure and spread), NaN elsewhere."""
+    """Write what the network says in every cell with soundings: departure and spread, ``(cell, 2)``, and which it is.
+
+    Cells lie place by place and month by month in these; their keys are place times the number of months plus the
+    month's position.
+    """
     grid = inputs.settings.grid
-    number = np.full(grid.height * grid.width, -1, dtype=np.int32)
-    for month in months:
-        cells = observed.cells(month)
-        number[cells.row.astype(np.int64) * grid.width + cells.column] = 0
-    places = np.flatnonzero(number == 0)
-    number[places] = np.arange(len(places), dtype=np.int32)
-    asked = np.zeros((len(months), len(places)), dtype=np.bool_)
-    for position, month in enumerate(months):
-        cells = observed.cells(month)
-        asked[position, number[cells.row.astype(np.int64) * grid.width + cells.column]] = True
-    np.save(part / _PLACES, places)
-    said = np.lib.format.open_memmap(part / _SAID, "w+", np.float32, (len(months), len(places), 2))
+    keys = np.concatenate(
+        [_keys(observed.cells(month), position, len(months), grid) for position, month in enumerate(months)]
+    )
+    keys.sort()
+    np.save(part / _KEYS, keys)
+    places, first = np.unique(keys // len(months), return_index=True)
+    position = (keys % len(months)).astype(np.uint16)
+    cells = np.diff(first, append=len(keys))
+    said = np.lib.format.open_memmap(part / _SAID, "w+", np.float32, (len(keys), 2))
     blocks = list(blocks_of(inputs, places, months[-1] - months[0] + MONTHS))
+
+    def asked() -> Iterator[_Asked]:
+        for block in blocks:
+            rows = _ranges(first[block.numbers], cells[block.numbers])
+            which = np.repeat(block.places, cells[block.numbers])
+            yield _Asked(window=block.window, rows=rows, places=which, position=position[rows])
+
     work = partial(_said, inputs, network, months)
-    for count, (numbers, found) in enumerate(each(work, ((one, asked[:, one.numbers]) for one in blocks)), 1):
-        said[:, numbers] = found
+    for count, (rows, found) in enumerate(each(work, asked()), 1):
+        said[rows] = found
         note(f"left over: {count} of {len(blocks)} blocks of cells predicted")
     said.flush()
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """Cells of a window that are predicted together; arrays are ``(cell,)``."""
+
+    window: Window
+    rows: NDArray[np.int64]
+    """Of what is written."""
+
+    places: NDArray[np.int64]
+    """In the window, row by row."""
+
+    position: NDArray[np.uint16]
+    """Of its month among all."""
+
+
+def _keys(cells: Cells, position: int, months: int, grid: Grid) -> NDArray[np.int64]:
+    place = cells.row.astype(np.int64) * grid.width + cells.column
+    return place * months + position
+
+
+def _ranges(first: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """``first[0], first[0] + 1, ...``, each so many numbers, one range behind the other."""
+    return np.repeat(first - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+
+
 def _said(
-    inputs: Inputs, network: Network, months: tuple[int, ...], item: tuple[Block, NDArray[np.bool_]]
+    inputs: Inputs, network: Network, months: tuple[int, ...], asked: _Asked
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    block, asked = item
-    first = months[0] - MONTHS + 1
-    values = series(inputs, range(first, months[-1] + 1), block.window)[block.places]
-    found = np.full((*asked.shape, 2), np.nan, dtype=np.float32)
-    for position, month in enumerate(months):
-        mine = np.flatnonzero(asked[position])
-        if len(mine):
-            last = month - first + 1
-            found[position, mine] = np.stack(network.ask(values[mine, last - MONTHS : last]), axis=1)
-    return block.numbers, found
+    before = months[0] - MONTHS + 1
+    places, place = np.unique(asked.places, return_inverse=True)
+    values = series(inputs, range(before, months[-1] + 1), asked.window)[places]
+    found = np.empty((len(asked.rows), 2), dtype=np.float32)
+    for position in np.unique(asked.position):
+        mine = np.flatnonzero(asked.position == position)
+        last = months[position] - before + 1
+        found[mine] = np.stack(network.ask(values[place[mine], last - MONTHS : last]), axis=1)
+    return asked.rows, found
 
 
 def _told(inputs: Inputs, observed: Observed, network: Network, left: LeftOver, part: Path, month: int) -> int:
     grid, cells = inputs.settings.grid, observed.cells(month)
-    place = np.searchsorted(
-        np.load(part / _PLACES, mmap_mode="r"), cells.row.astype(np.int64) * grid.width + cells.column
-    )
-    said: NDArray[Any] = np.load(part / _SAID, mmap_mode="r")[left.months.index(month)][place].astype(np.float64)
+    keys = _keys(cells, left.months.index(month), len(left.months), grid)
+    row = np.searchsorted(np.load(part / _KEYS, mmap_mode="r"), keys)
+    said: NDArray[Any] = np.load(part / _SAID, mmap_mode="r")[row].astype(np.float64)
     when = moments(np.full(len(cells), month, dtype=np.int64), cells.time)
     background = network.background(inputs).at(when, cells.row, cells.column, grid)
     lattice, covariance = left.lattice, left.covariance

@@ -45,6 +45,9 @@ LEAST_REST = 0.05
 LEAST_PAIRS = 200
 """That a bin needs to count (our choice)."""
 
+MOST_A_MONTH = 10_000
+"""Cells of a month whose pairs are looked at, drawn evenly where there are more (our choice: 50 million pairs)."""
+
 LEAST_NOISE = 1e-4
 """In units of the spread squared: no cell is exact, and two at one place may not contradict each other."""
 
@@ -57,6 +60,9 @@ small sample, which has soundings of one day in 17; not measured where they are 
 
 _AT_ONCE = 1024
 """Places that are solved together: some 30 MB."""
+
+_PAIRS = 1 << 20
+"""That are looked at together: some 100 MB."""
 
 _KM = np.pi / 180 * EARTH_KM
 
@@ -202,7 +208,7 @@ def told(left: Left, covariance: Covariance, latitude: Values, longitude: Values
     return mean, np.maximum(variance, 0.0)
 
 
-def estimate(month: NDArray[np.integer[Any]], left: Left, held: NDArray[np.bool_]) -> Covariance:
+def estimate(month: NDArray[np.integer[Any]], left: Left, held: NDArray[np.bool_], *, seed: int = 0) -> Covariance:
     """The covariance, from products of pairs of cells of one month, by non-negative least squares.
 
     Pairs more than APART_HOURS apart see the signal alone, those within SAME_HOURS the track too; bins of distance are
@@ -214,6 +220,7 @@ def estimate(month: NDArray[np.integer[Any]], left: Left, held: NDArray[np.bool_
         month: ``(cell,)``.
         left: of cells, not averages; ``noise`` is the square of their stated error over the spread.
         held: which were not learned from, ``(cell,)``.
+        seed: of the draw, where a month has more than MOST_A_MONTH cells.
 
     Raises:
         SettingsError: if no cell was held out.
@@ -226,17 +233,21 @@ def estimate(month: NDArray[np.integer[Any]], left: Left, held: NDArray[np.bool_
         value[~held] *= np.sqrt(square / np.mean(left.value[~held] ** 2))
     bins = len(DISTANCES_KM) - 1
     sums, far, counts = np.zeros((2, bins)), np.zeros((2, bins)), np.zeros((2, bins))
+    generator = np.random.default_rng(seed)
     for one in np.unique(month):
         mine = np.flatnonzero(month == one)
-        at = places(left.latitude[mine], left.longitude[mine])
-        for first in range(0, len(mine), _AT_ONCE):
-            here = slice(first, first + _AT_ONCE)
-            distance = _distance(np.sqrt(np.maximum(2 - 2 * at[here] @ at.T, 0.0)))
-            hours = np.abs(left.time[mine][here, None] - left.time[mine]) / 3600.0
-            product = value[mine][here, None] * value[mine]
+        if len(mine) > MOST_A_MONTH:
+            mine = np.sort(generator.choice(mine, MOST_A_MONTH, replace=False))
+        at, said, time = places(left.latitude[mine], left.longitude[mine]), value[mine], left.time[mine]
+        step = max(_PAIRS // len(mine), 1)
+        for first in range(0, len(mine), step):
+            # each pair once: with those behind it
+            here, behind = slice(first, first + step), slice(first, None)
+            distance = _distance(np.sqrt(np.maximum(2 - 2 * at[here] @ at[behind].T, 0.0)))
+            hours = np.abs(time[here, None] - time[behind]) / 3600.0
+            product = said[here, None] * said[behind]
             bin_of = np.digitize(distance, DISTANCES_KM) - 1
-            # each pair once
-            counted = (bin_of < bins) & (np.arange(len(mine)) > np.arange(first, first + len(distance))[:, None])
+            counted = (bin_of < bins) & ~np.tri(*distance.shape, dtype=np.bool_)
             for kind, chosen in enumerate((counted & (hours > APART_HOURS), counted & (hours < SAME_HOURS))):
                 which = bin_of[chosen]
                 counts[kind] += np.bincount(which, minlength=bins)

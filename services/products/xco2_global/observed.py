@@ -6,7 +6,6 @@ them and of the code.
 
 import io
 import json
-import shutil
 import uuid
 import zipfile
 from collections import Counter
@@ -14,17 +13,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from services.core import layout
 from services.core.errors import InputRefused
 from services.core.grid import Window
-from services.pipeline.code import this_code
+from services.pipeline.prepared import made_beside, prepared
 from services.pipeline.recipe import Each
 from services.products.xco2_global.inputs import Inputs
-from services.sources.cells import Cells, Gridding, gather
+from services.sources.cells import Cells, Gridding, can_be, gather
 from services.sources.oco_lite import Lite
 from services.sources.soundings import GROUPS, Soundings
 from services.validation.offsets import Cells as Meetings
@@ -32,7 +30,6 @@ from services.validation.offsets import MeetingCells, Offsets, estimate
 
 type Note = Callable[[str], None]
 
-_PREPARED = "prepared"
 _FACTS = "facts.json"
 _ARRAYS = ("row", "column", "xco2", "count", "overpasses", "std", "error", "time")
 
@@ -58,10 +55,8 @@ class Observed:
             "inputs": [[one.name, one.size, one.sha256] for one in inputs.soundings.inputs()],
             "settings": inputs.settings.soundings.model_dump(mode="json"),
             "step": inputs.settings.step,
-            "code": this_code().to_json(),
         }
-        name = layout.digest(layout.canonical(told))[: layout.ID_LENGTH]
-        return cls(directory=inputs.directory.resolve() / _PREPARED / name, months=inputs.sounding_months)
+        return cls(directory=prepared(inputs.directory, told), months=inputs.sounding_months)
 
     @property
     def is_prepared(self) -> bool:
@@ -130,10 +125,11 @@ def prepare(inputs: Inputs, each: Each, note: Note) -> Observed:
         return observed
     soundings, settings = inputs.soundings, inputs.settings
     gridding = Gridding(grid=settings.grid, scale=soundings.scale, errors=settings.soundings.errors)
+    read = partial(_read, soundings, leave_out=settings.soundings.without_uncertainty == "leave_out")
     months = len(observed.months)
     tally: Counter[str] = Counter()
     meetings: dict[int, Meetings] = {}
-    for number, one in enumerate(each(partial(_met, soundings), observed.months), 1):
+    for number, one in enumerate(each(partial(_met, read), observed.months), 1):
         meetings[one.month] = one.meetings
         tally.update(one.tally)
         note(f"soundings: {number} of {months} months read for offsets")
@@ -141,11 +137,10 @@ def prepare(inputs: Inputs, each: Each, note: Note) -> Observed:
     for line in offsets.lines() if offsets else ():
         note(line)
     subtracted = offsets if settings.soundings.subtract_offsets else None
-    part = observed.directory.with_name(f".{observed.directory.name}.{uuid.uuid4().hex[:8]}.part")
-    part.mkdir(parents=True)
-    try:
+    with made_beside(observed.directory) as part:
+        part.mkdir(parents=True)
         cells = outside = 0
-        work = partial(_gridded, soundings, gridding, subtracted, part)
+        work = partial(_gridded, read, gridding, subtracted, part)
         for number, (month, count, beyond) in enumerate(each(work, observed.months), 1):
             cells, outside = cells + count, outside + beyond
             note(f"cells: {number} of {months} months, {np.datetime64(month, 'M')} has {count}")
@@ -159,13 +154,6 @@ def prepare(inputs: Inputs, each: Each, note: Note) -> Observed:
         (part / _FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         if not cells:
             raise InputRefused(f"{inputs.directory}: no cell of the grid has a sounding")
-        try:
-            part.rename(observed.directory)
-        except OSError:
-            if not observed.is_prepared:  # another process was faster
-                raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return observed
 
 
@@ -176,9 +164,27 @@ class _Met:
     tally: Counter[str] = field(default_factory=Counter)
 
 
-def _met(soundings: Lite, month: int) -> _Met:
-    gathered, tally = MeetingCells(), Counter[str]()
+class _Read(Protocol):
+    """Reads a month's soundings that become cells."""
+
+    def __call__(self, month: int, tally: Counter[str]) -> Iterator[Soundings]: ...
+
+
+def _read(soundings: Lite, month: int, tally: Counter[str], *, leave_out: bool) -> Iterator[Soundings]:
+    """Soundings of a month; without those whose uncertainty is missing or cannot be, if they are to be left out."""
     for batch in soundings.read_month(month, tally):
+        known = can_be(batch.uncertainty)
+        if not leave_out or known.all():
+            yield batch
+            continue
+        tally["without uncertainty"] += int((~known).sum())
+        if known.any():
+            yield batch.take(known)
+
+
+def _met(read: _Read, month: int) -> _Met:
+    gathered, tally = MeetingCells(), Counter[str]()
+    for batch in read(month, tally):
         gathered.add(batch.months(), batch.latitude, batch.longitude, batch.group(), batch.xco2)
     return _Met(month=month, meetings=gathered.cells(), tally=tally)
 
@@ -192,11 +198,9 @@ def _estimated(meetings: list[Meetings]) -> Offsets | None:
     return estimate(whole, GROUPS, GROUPS[int(counts.argmax())])
 
 
-def _gridded(
-    soundings: Lite, gridding: Gridding, offsets: Offsets | None, part: Path, month: int
-) -> tuple[int, int, int]:
+def _gridded(read: _Read, gridding: Gridding, offsets: Offsets | None, part: Path, month: int) -> tuple[int, int, int]:
     def batches() -> Iterator[Soundings]:
-        for batch in soundings.read_month(month):
+        for batch in read(month, Counter()):
             yield batch if offsets is None else _without(batch, offsets)
 
     gathered = gather(batches(), gridding)

@@ -14,7 +14,7 @@ from models.xco2_global.table import Covariate, SequenceTable, create_values, ma
 from services.core.errors import InputRefused
 from services.core.grid import Window
 from services.pipeline.recipe import Each
-from services.products.xco2_global.background import Background, fit
+from services.products.xco2_global.background import Background, Fitted, fit
 from services.products.xco2_global.covariates import Floats, series
 from services.products.xco2_global.inputs import Inputs
 from services.products.xco2_global.observed import Observed
@@ -80,33 +80,32 @@ def seen(inputs: Inputs, observed: Observed, seed: int) -> Seen:
     Raises:
         InputRefused: if there are none, or too few blocks.
     """
-    grid = inputs.settings.grid
-    periods = set(inputs.periods.starts)
-    parts = [observed.cells(month) for month in observed.months if month in periods]
-    if not parts or not sum(len(part) for part in parts):
+    grid, periods = inputs.settings.grid, set(inputs.periods.starts)
+    counts = {month: len(observed.cells(month)) for month in observed.months if month in periods}
+    total = sum(counts.values())
+    if not total:
         raise InputRefused(f"{inputs.directory}: no month has both soundings and twelve months of all covariates")
-    month = np.concatenate([np.full(len(part), part.month) for part in parts]).astype(np.int64)
-    row, column = (
-        np.concatenate([getattr(part, name) for part in parts]).astype(np.int64) for name in ("row", "column")
-    )
-    longitude, latitude = grid.longitudes[column], grid.latitudes[row]
-    labels = folds.space_time(longitude, latitude, month, BLOCK, BLOCK_MONTHS)
-    return Seen(
-        month=month,
-        row=row,
-        column=column,
-        xco2=np.concatenate([part.xco2 for part in parts]),
-        error=np.concatenate([part.error for part in parts]),
-        time=np.concatenate([part.time for part in parts]),
-        group=folds.dealt(labels, GROUPS, seed),
-    )
+    month, row, column = (np.empty(total, dtype=np.int64) for _ in range(3))
+    xco2, error, time = (np.empty(total) for _ in range(3))
+    labels = np.empty((total, 3), dtype=np.int16)
+    first = 0
+    for one, count in counts.items():
+        cells, part = observed.cells(one), slice(first, first + count)  # a month at a time is held beside all
+        month[part], row[part], column[part] = one, cells.row, cells.column
+        xco2[part], error[part], time[part] = cells.xco2, cells.error, cells.time
+        place = grid.longitudes[cells.column], grid.latitudes[cells.row]
+        labels[part] = folds.space_time(*place, month[part], BLOCK, BLOCK_MONTHS)
+        first += count
+    group = folds.dealt(labels, GROUPS, seed)
+    return Seen(month=month, row=row, column=column, xco2=xco2, error=error, time=time, group=group)
 
 
-def fitted(inputs: Inputs, cells: Seen) -> Background:
-    """The background, fitted to the cells that the network learns from."""
+def fitted(inputs: Inputs, cells: Seen, like: Fitted | None = None) -> Background:
+    """The background, fitted to the cells that the network learns from; ``like`` as ``background.fit`` takes it."""
     learned = (cells.group != STOPPING) & (cells.group != SCORED)
     weights = 1 / (FIRST_ERROR**2 + cells.error[learned] ** 2)
-    return fit(inputs, cells.moment[learned], cells.row[learned], cells.column[learned], cells.xco2[learned], weights)
+    at = cells.moment[learned], cells.row[learned], cells.column[learned]
+    return fit(inputs, *at, cells.xco2[learned], weights, like=like)
 
 
 def drawn(inputs: Inputs, cells: Seen, background: Background, seed: int) -> Seen:

@@ -23,8 +23,8 @@ from services.products.xco2_global.table import BLOCK, SCORED, STOPPING, drawn, 
 type Floats = NDArray[np.float32]
 type Note = Callable[[str], None]
 
-TABLE, SCORES, NEARBY = "table", "scores.json", "nearby.json"
-"""Beside what the network writes itself; the last is of held-out blocks told from the cells around them."""
+TABLE, SCORES = "table", "scores.json"
+"""Beside what the network writes itself."""
 
 MOST_SCORED = 20_000
 """Rows that scores are of, drawn evenly."""
@@ -83,9 +83,9 @@ def train(inputs: Path, out: Path, seed: int, note: Note, each: Each | None = No
     rows = _rows(table, SCORED, seed)
     said = trained.predict(table.sequences(rows))
     scores = _scores(table.rows[rows], said["departure"], said["spread"] * factor)
-    (out / SCORES).write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
     nearby = residuals.scores(covariance)
-    (out / NEARBY).write_text(json.dumps(nearby, indent=1) + "\n", encoding="utf-8")
+    written = {**scores, "told_from_nearby": nearby}
+    (out / SCORES).write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
     note(
         f"held-out blocks: {scores['rmse_ppm']:.3f} ppm against soundings' cells, the background alone "
         f"{scores['rmse_of_background_ppm']:.3f}; spread times {factor:.3f}"
@@ -119,7 +119,7 @@ def export(trained: Path, out: Path, note: Note) -> None:
     try:
         network, table = Trained.read(trained), SequenceTable.read(trained / TABLE)
         synthetic = network.record.synthetic
-        count = int(scores.pop("cells"))
+        count, _ = int(scores.pop("cells")), scores.pop("told_from_nearby")
         card = exporting.export(
             network,
             out,

@@ -104,7 +104,7 @@ def field_of(earth: Carbon, smooth: float, captured: float, *, inventory: bool) 
 def detected(earth: Carbon, field: Callable[[int], Values], around: Around, every: int, stated: float) -> Hotspots:
     gathered = Months(earth.grid)
     for number in months(every):
-        gathered.add(around.excess(field(number)), np.full(earth.grid.shape, stated) if stated else None)
+        gathered.add(number, around.excess(field(number)), np.full(earth.grid.shape, stated) if stated else None)
     return find(gathered.lasting(), earth.grid, Limits())
 
 

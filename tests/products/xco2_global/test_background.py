@@ -1,5 +1,6 @@
 """The background against closed forms: what it can hold it finds, and goes on with beyond its months."""
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from services.core.errors import InputRefused
 from services.core.grid import Window
+from services.products.xco2_global import background
 from services.products.xco2_global.background import Background, Fitted, fit
 from services.products.xco2_global.inputs import SETTINGS, BackgroundSettings, Inputs
 from services.sources.noaa_monthly import open_noaa_monthly
@@ -182,11 +184,116 @@ def test_columns_of_carbontracker_and_one_offset(written: Path, inputs: Path) ->
     month, row, column = month[inner], row[inner], column[inner]
     # the column of a level's constant is that constant; bilinear of a plane is the plane
     truth = 400 + 3 * np.interp(grid.latitudes[row], latitudes, np.sin(np.radians(latitudes))) + 0.01 * east[column]
-    background = zonal(found, (month, row, column), truth - 0.8)
-    assert background.fitted.coefficients == pytest.approx([-0.8], abs=0.01)
-    field = background.field(found.periods.starts[1], grid, Window(row=40, column=50, height=3, width=3))
+    made = zonal(found, (month, row, column), truth - 0.8)
+    assert made.fitted.coefficients == pytest.approx([-0.8], abs=0.01)
+    field = made.field(found.periods.starts[1], grid, Window(row=40, column=50, height=3, width=3))
     expected = 400 + 3 * sine[40:43, None] + 0.01 * east[50:53] - 0.8
     np.testing.assert_allclose(field, expected, atol=0.01)
+    whole = np.stack(
+        [made.field(of, grid, Window(row=0, column=0, height=90, width=180)) for of in found.periods.starts]
+    )
+    np.testing.assert_array_equal(made.at(month, row, column, grid), whole[month - month.min(), row, column])
+
+
+def test_chunks_are_one_least_squares_fit(opened: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against numpy's, which gets the whole weighted design, the roughness and the ridge as rows of its own."""
+    inputs, grid = of_kind(opened, "zonal"), opened.settings.grid
+    month, row, column = cells(60, seed=4)
+    generator = np.random.default_rng(5)
+    values, weights = 400 + generator.normal(size=6000), generator.uniform(0.2, 3, 6000)
+    like = Fitted(
+        kind="zonal", co2_scale="X2019", first_month=0, last_month=0, degree=5, smoothness=0.02, coefficients=[], rmse=0
+    )
+    whole = fit(inputs, month, row, column, values, weights, like=like)
+    monkeypatch.setattr(background, "CHUNK", 700)  # the last is shorter
+    found = fit(inputs, month, row, column, values, weights, like=like)
+    design = background._zonal(found.fitted, month, grid.latitudes[row], found.series)
+    assert design.shape == (6000, 6 + 2 + 2 * 3 + 4 * 6)
+    # the sphere's Laplacian of a zonal function, by finite differences in the sine of latitude, and its mean square
+    sine = np.linspace(-1, 1, 20001)
+    columns = background._zonal(found.fitted, np.full(20001, FIRST), np.degrees(np.arcsin(sine)), found.series)[:, :6]
+    laplacian = np.gradient((1 - sine[:, None] ** 2) * np.gradient(columns, sine, axis=0), sine, axis=0)
+    rough = np.mean(laplacian[5:-5] ** 2, axis=0)
+    rough = np.concatenate([rough, rough[:2], np.repeat(rough[:2], 3), np.tile(rough, 4)])
+    scale, middle = np.sqrt(weights / weights.mean()), np.average(values, weights=weights)
+    held = np.diag(np.sqrt(6000 * (1e-6 + 0.02 * rough)))[1:]
+    expected = np.linalg.lstsq(
+        np.concatenate([design * scale[:, None], held]), np.append((values - middle) * scale, np.zeros(len(held)))
+    )[0]
+    expected[0] += middle
+    for one in (whole, found):
+        np.testing.assert_allclose(one.fitted.coefficients, expected, rtol=5e-3, atol=1e-5)
+        left = values - design @ expected
+        assert one.fitted.rmse == pytest.approx(np.sqrt(np.average(left**2, weights=weights)), rel=1e-6)
+    np.testing.assert_allclose(whole.fitted.coefficients, found.fitted.coefficients, rtol=1e-9, atol=1e-11)
+    made = np.array(found.fitted.coefficients)
+    np.testing.assert_allclose(found.at(month, row, column, grid), design @ made, rtol=1e-10)
+
+
+def test_where_nothing_is_seen_it_does_not_go_anywhere(opened: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Winters of the poles unseen: the season of the caps comes from what lies around, and the best weight is taken."""
+    monkeypatch.setattr(background, "DEGREE", 8)  # has more to go anywhere with
+    inputs, grid = of_kind(opened, "zonal"), opened.settings.grid
+    month, row, column = cells(48, seed=8)
+    latitude, angle = grid.latitudes[row], 2 * np.pi * (month % 12 + 0.5) / 12
+    dark = latitude * np.cos(angle) > 40  # no light near the pole that has winter
+
+    def truth(months: Whole, latitudes: Values) -> Values:
+        sine = np.sin(np.radians(latitudes))
+        made: Values = (
+            400 + np.tanh(2 * sine) + 3 * np.clip(sine, 0, None) * np.cos(2 * np.pi * (months % 12 + 0.5) / 12)
+        )
+        return made
+
+    seen = month[~dark], row[~dark], column[~dark]
+    noise = np.random.default_rng(9).normal(0, 1.5, len(seen[0]))
+    values, weights = truth(seen[0], latitude[~dark]) + noise, np.ones(len(noise))
+    found = fit(inputs, *seen, values, weights)
+    assert found.fitted.degree == background.DEGREE
+    assert found.fitted.smoothness in background.SMOOTHNESS
+    free = fit(inputs, *seen, values, weights, like=found.fitted.model_copy(update={"smoothness": 0.0}))
+
+    def off(one: Background, where: NDArray[np.bool_]) -> float:
+        said = one.at(month[where], row[where], column[where], grid)
+        return float(np.sqrt(np.mean((said - truth(month[where], latitude[where])) ** 2)))
+
+    assert off(found, dark) < 0.5 * off(free, dark)
+    assert off(found, ~dark) < 1.02 * off(free, ~dark)
+    # that of the others which says the dark best is no better than what was taken without knowing the dark
+    others = [
+        off(fit(inputs, *seen, values, weights, like=found.fitted.model_copy(update={"smoothness": one})), dark)
+        for one in background.SMOOTHNESS
+    ]
+    assert off(found, dark) < min(others) + 0.3 * (max(others) - min(others))
+
+
+def test_nothing_near_the_poles_takes_the_usual_smoothness(opened: Inputs) -> None:
+    month, row, column = cells(24, seed=8)
+    inner = np.abs(opened.settings.grid.latitudes[row]) < 40
+    found = fit(
+        of_kind(opened, "zonal"),
+        month[inner],
+        row[inner],
+        column[inner],
+        np.full(inner.sum(), 400.0),
+        np.ones(inner.sum()),
+    )
+    assert found.fitted.smoothness == background.USUAL
+
+
+def test_memory_does_not_grow_with_the_design(opened: Inputs) -> None:
+    inputs = of_kind(opened, "zonal")
+    generator, count = np.random.default_rng(6), 400_000
+    month, row, column = (
+        generator.integers(low, high, count) for low, high in ((FIRST, FIRST + 60), (0, 90), (0, 180))
+    )
+    values = 400 + generator.normal(size=count)
+    tracemalloc.start()
+    found = fit(inputs, month, row, column, values, np.ones(count))
+    found.at(month, row, column, opened.settings.grid)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.6 * 8 * count * len(found.fitted.coefficients)
 
 
 def test_too_few_cells(opened: Inputs) -> None:

@@ -19,9 +19,11 @@ from services.core.errors import InputRefused, ModelRefused
 from services.core.grid import Window
 from services.core.time_axis import TimeAxis
 from services.pipeline.recipe import Here
-from services.products.xco2_global import export, open_recipe, train
+from services.products.xco2_global import export, left_over, open_recipe, table, train
+from services.products.xco2_global.covariates import sequences
 from services.products.xco2_global.declaration import global_grid
 from services.products.xco2_global.left_over import LeftOver, _between
+from services.products.xco2_global.observed import Observed
 from services.products.xco2_global.render import Xco2
 from services.sample.carbon import Carbon
 from services.sample.carbon_files import write_carbon
@@ -50,7 +52,7 @@ def model(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("torch", reason="training needs the train extra")
     place = tmp_path_factory.mktemp("model")
     train(inputs, place / "trained", 0, quiet)
-    nearby = json.loads((place / "trained" / "nearby.json").read_text())
+    nearby = json.loads((place / "trained" / "scores.json").read_text())["told_from_nearby"]
     assert nearby["rmse_ppm"] < nearby["rmse_of_the_network_alone_ppm"]
     export(place / "trained", place / "exported", quiet)
     return place / "exported"
@@ -104,6 +106,29 @@ def test_a_month_without_soundings_is_rendered_and_less_sure(recipe: Xco2) -> No
     first_alone = rendered(alone(recipe), first)
     assert (with_soundings["xco2_uncertainty"] / first_alone["xco2_uncertainty"]).max() < ratio.mean() + 0.01
     assert with_soundings["xco2_uncertainty"].mean() < 0.97 * without["xco2_uncertainty"].mean()
+
+
+def test_each_cell_is_predicted_with_its_own_month(
+    recipe: Xco2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the network asked for whole maps; in many blocks, some of whose cells were seen in several months."""
+    source, network = recipe.source, recipe.network
+    observed, months = Observed.of(source), source.sounding_months
+    blocks_of = table.blocks_of
+    monkeypatch.setattr(table, "HELD_BYTES", 4 * 14 * len(source.settings.features) * 900)
+    monkeypatch.setattr(left_over, "blocks_of", lambda *some: reversed(list(blocks_of(*some))))
+    left_over._predict(source, observed, network, months, tmp_path, Here(), quiet)
+    keys, said = np.load(tmp_path / left_over._KEYS), np.load(tmp_path / left_over._SAID)
+    assert len(keys) == len(said) == sum(len(observed.cells(month)) for month in months)
+    assert (np.diff(keys) > 0).all()
+    assert len(np.unique(keys // len(months))) < len(keys)
+    for position, month in enumerate(months):
+        cells = observed.cells(month)
+        whole = np.stack(network.ask(sequences(source, month, WHOLE)), axis=1)
+        mine = keys % len(months) == position
+        place = cells.row.astype(np.int64) * 180 + cells.column
+        np.testing.assert_array_equal(keys[mine] // len(months), place)
+        np.testing.assert_allclose(said[mine], whole[place], rtol=1e-4, atol=1e-5)
 
 
 def test_windows_and_processes_do_not_show(recipe: Xco2) -> None:

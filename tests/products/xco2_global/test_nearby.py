@@ -1,5 +1,6 @@
 """Kriging of what is left over: dense algebra, closed forms, and a field made with a known covariance."""
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -180,6 +181,29 @@ def test_residuals_of_what_was_learned_from_are_enlarged() -> None:
     assert estimate(month, shrunk, held).variance == pytest.approx(whole.variance, abs=0.02)
     with pytest.raises(SettingsError, match="held out"):
         estimate(month, seen, np.zeros(len(seen), dtype=np.bool_))
+
+
+def test_months_of_many_cells_are_thinned_and_held_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    month, seen, _ = made(covariance(), 4, months=6, tracks=40)
+    held = np.ones(len(seen), dtype=np.bool_)
+    whole = estimate(month, seen, held)
+    monkeypatch.setattr(nearby, "_PAIRS", 5000)
+    assert estimate(month, seen, held) == whole
+    monkeypatch.setattr(nearby, "MOST_A_MONTH", 600)
+    thinned = estimate(month, seen, held, seed=3)
+    assert thinned != whole
+    assert thinned == estimate(month, seen, held, seed=3)
+    assert thinned != estimate(month, seen, held, seed=4)
+    for distance in (150.0, 400.0, 800.0):
+        assert fall(thinned.signal, distance) == pytest.approx(fall(whole.signal, distance), abs=0.06)
+    # a month as large as all months together: its pairs are those of MOST_A_MONTH, some at a time
+    monkeypatch.setattr(nearby, "_PAIRS", 1 << 17)
+    monkeypatch.setattr(nearby, "MOST_A_MONTH", 2000)
+    tracemalloc.start()
+    estimate(np.zeros(len(seen), dtype=np.int64), seen, held)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 << 20 < 8 * 2000**2
 
 
 def test_what_is_told_is_near_the_truth_and_its_variance_holds() -> None:

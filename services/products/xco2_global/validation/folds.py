@@ -171,8 +171,9 @@ def held_out_network(published: Published, note: Note) -> tuple[dict[str, Any], 
 
 def _check_background(published: Published, cells: Seen) -> None:
     """The background is fitted to the cells that were learned from: another one tells of other cells or groups."""
-    mine = np.array(fitted(published.source, cells).fitted.coefficients)
-    theirs = np.array(published.the_network.fitted.coefficients)
+    known = published.the_network.fitted
+    mine = np.array(fitted(published.source, cells, like=known).fitted.coefficients)
+    theirs = np.array(known.coefficients)
     if mine.shape != theirs.shape or not np.allclose(mine, theirs, rtol=1e-5, atol=1e-4):
         raise NotComputed(
             "the network learned from other cells than these inputs hold, so that which it never saw is not known"

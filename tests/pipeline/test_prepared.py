@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from services.products.gwsa.parts import LEFT_SECONDS, made_beside
+from services.pipeline.prepared import LEFT_SECONDS, made_beside, prepared
 
 
 def half(folder: Path, name: str, age: float) -> Path:
@@ -26,11 +26,12 @@ def test_what_killed_ones_left_is_removed_and_what_is_being_made_is_not(tmp_path
     written = half(tmp_path, ".abc.3.part", LEFT_SECONDS + 60)
     (written / "coarse.zarr" / "zarr.json").write_text("{ }")  # deep inside, a moment ago
     whole = half(tmp_path, "abc", LEFT_SECONDS + 60)
-    with made_beside(tmp_path / "abd"):
+    with made_beside(tmp_path / "abd") as part:
         assert not dead.exists()
         assert alive.is_dir()
         assert written.is_dir()
         assert whole.is_dir()
+        part.mkdir()
 
 
 def test_a_folder_is_seen_when_it_is_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -39,8 +40,12 @@ def test_a_folder_is_seen_when_it_is_whole_or_not_at_all(tmp_path: Path) -> None
         part.mkdir()
         (part / "a").write_text("a")
         assert not place.exists()
-        part.rename(place)
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+    with made_beside(place) as part:  # another process was faster
+        part.mkdir()
+        (part / "b").write_text("b")
+    assert [path.name for path in place.iterdir()] == ["a"]
 
     def fail() -> None:
         with made_beside(tmp_path / "other") as part:
@@ -50,3 +55,11 @@ def test_a_folder_is_seen_when_it_is_whole_or_not_at_all(tmp_path: Path) -> None
     with pytest.raises(OSError, match="full"):
         fail()
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+def test_a_name_follows_from_all_that_is_told(tmp_path: Path) -> None:
+    told = {"inputs": [["a", 1, "f"]], "settings": {"x": 1}}
+    place = prepared(tmp_path, told)
+    assert place.parent == tmp_path.resolve() / "prepared"
+    assert place == prepared(tmp_path / ".", dict(reversed(told.items())))
+    assert place != prepared(tmp_path, {**told, "settings": {"x": 2}})
