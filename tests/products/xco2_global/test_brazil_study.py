@@ -42,12 +42,13 @@ days_of = cache(read_days)
 
 def case(folder: Path, design: str) -> tuple[Case, Any]:
     days: Days = days_of(folder)
-    rows, values = days.monthly()
-    return case_of(design, rows, values, mauna_loa(folder), read_surroundings(folder, rows))
+    monthly = days.monthly()
+    return case_of(design, monthly, mauna_loa(folder), read_surroundings(folder, monthly.rows))
 
 
 def test_monthly_cells_are_those_of_pandas(realdata: Path) -> None:
-    rows, values = days_of(realdata).monthly()
+    monthly = days_of(realdata).monthly()
+    rows, values = monthly.rows, monthly.values
     month = month_of("2015-06")
     table = pd.read_csv(next((realdata / FOLDER).glob("*_20150601_*.gz")), sep="\t")
     means = table.groupby(["latitude", "longitude"])["xco2..Moles.Mole...1.."].mean() * 1e6
@@ -71,7 +72,7 @@ def test_the_outage_is_known_by_name_and_no_other_month_may_lack(realdata: Path,
 
 
 def test_land_is_where_it_is(realdata: Path) -> None:
-    found = read_surroundings(realdata, days_of(realdata).monthly()[0])
+    found = read_surroundings(realdata, days_of(realdata).monthly().rows)
     for name, longitude, latitude, land in (
         ("Brasilia", -47.9, -15.8, 1),
         ("Manaus", -60.5, -3.8, 1),
