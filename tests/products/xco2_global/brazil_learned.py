@@ -31,18 +31,18 @@ def learned(design: str) -> dict[str, tuple[str, Contestant]]:
         return trees(replace(case, growth=True))
 
     found: dict[str, Contestant] = {
-        f"{TREES}, with Mauna Loa's growth": with_growth,
         TREES: trees,
         NETWORK: _alone(said),
         f"mean of three {NETWORK}": _alone(mean),
         f"mean of three {NETWORK} and {TREES}": _alone(together),
     }
-    if design == "gaps":
+    if design == "time":
+        found[f"{TREES}, with Mauna Loa's growth"] = with_growth
+    else:
         found |= {
             f"{TREES}{NEARBY}": _nearby(grown),
             f"{NETWORK}{NEARBY}": _nearby(said),
             f"mean of three {NETWORK}{NEARBY}": _nearby(mean),
-            f"mean of three {NETWORK} and {TREES}{NEARBY}": _nearby(together),
         }
     return {name: (LEARNED, one) for name, one in found.items()}
 

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from tests.products.xco2_global.brazil_data import (
     MOST_OFF,
     OUTAGE,
     SCALE,
+    Days,
     Monthly,
     Surroundings,
     mauna_loa,
@@ -256,13 +258,19 @@ def scored(case: Case, known: Values, players: dict[str, tuple[str, Contestant]]
     return found
 
 
+@cache
+def read_all(folder: Path) -> tuple[Days, Surroundings]:
+    """What the real files hold, which all parts read."""
+    days = read_days(folder)
+    return days, read_surroundings(folder, days.monthly().rows)
+
+
 def part(folder: Path, table: str, design: str) -> dict[str, Any]:
     """One design on unfiltered or filtered cells, as JSON data."""
     from tests.products.xco2_global.brazil_learned import learned, products  # noqa: PLC0415 - it imports this module
 
     begun = time.process_time()
-    days = read_days(folder)
-    around = read_surroundings(folder, days.monthly().rows)
+    days, around = read_all(folder)
     monthly = (days if table == "unfiltered" else days.filtered()).monthly()
     case, known = case_of(design, monthly, mauna_loa(folder), around)
     neighbours = neighbours_of(case)
