@@ -36,13 +36,13 @@ def made() -> tuple[Case, np.ndarray]:
     Asked for: a square of 5 degrees in the middle, whose truth comes second.
     """
     rng = np.random.default_rng(3)
-    longitude = -75 + STEP * np.arange(WIDE, dtype=np.float64)
+    longitude = -74.5 + STEP * np.arange(WIDE, dtype=np.float64)
     latitude = -30 + STEP * np.arange(HIGH, dtype=np.float64)
     parts = []
     for month in MONTHS:
         cells = np.flatnonzero(rng.random(HIGH * WIDE) < 0.1)
         y, x = latitude[cells // WIDE], longitude[cells % WIDE]
-        coarse_y, coarse_x = (one.ravel() for one in np.meshgrid(np.arange(-30, 1, 3.0), np.arange(-75, -34, 3.0)))
+        coarse_y, coarse_x = (one.ravel() for one in np.meshgrid(np.arange(-30, 1, 3.0), np.arange(-74.5, -33.5, 3.0)))
         chord = np.linalg.norm(places(coarse_y, coarse_x)[:, None] - places(coarse_y, coarse_x), axis=2)
         draw = np.linalg.cholesky(np.exp(-(chord * 6371) / 800) + 1e-9 * np.eye(len(chord))) @ rng.normal(
             size=len(chord)
