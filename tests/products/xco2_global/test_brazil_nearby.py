@@ -121,7 +121,7 @@ def test_the_covariance_is_of_the_blocks_that_were_not_learned_from(made: tuple[
     said, error = nothing(case, 1.0), stated_error(case)
     found = covariance_of(case, said, 1.0, error)
     assert found.variance + found.rest == pytest.approx(
-        float(np.mean((case.values[held(case)] - 400) ** 2)) - NOISE**2, rel=0.2
+        float(np.mean((case.values[held(case)] - 400) ** 2)) - NOISE**2, rel=0.3
     )
     long = sum(one for one, km in zip(found.signal, LENGTHS_KM, strict=True) if km >= 400)
     assert long > 0.5 * found.variance
