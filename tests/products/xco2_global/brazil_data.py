@@ -45,12 +45,39 @@ def month_of(text: str) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Monthly:
+    """Means of the days of each cell and month; all arrays are ``(row,)``."""
+
+    rows: Rows
+    values: Values = field(repr=False)
+    """ppm."""
+
+    time: Values = field(repr=False)
+    """Mean of the days' noons, s since 1970."""
+
+    days: NDArray[np.int64] = field(repr=False)
+    """That are averaged."""
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, which: NDArray[Any]) -> "Monthly":
+        """Some of them."""
+        return Monthly(
+            rows=self.rows.take(which), values=self.values[which], time=self.time[which], days=self.days[which]
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Days:
     """Daily cells, ppm."""
 
     longitude: Values = field(repr=False)
     latitude: Values = field(repr=False)
     month: NDArray[np.int64] = field(repr=False)
+    time: Values = field(repr=False)
+    """Noon of the day, s since 1970: the files tell no hour."""
+
     xco2: Values = field(repr=False)
     digests: dict[str, str]
 
@@ -65,22 +92,28 @@ class Days:
             longitude=self.longitude[kept],
             latitude=self.latitude[kept],
             month=self.month[kept],
+            time=self.time[kept],
             xco2=self.xco2[kept],
             digests=self.digests,
         )
 
-    def monthly(self) -> tuple[Rows, Values]:
+    def monthly(self) -> Monthly:
         """Mean of the days of each cell and month."""
         keys = np.stack([self.month, np.round(self.latitude, 4) * 1e4, np.round(self.longitude, 4) * 1e4], axis=1)
         _, first, which = np.unique(keys.astype(np.int64), axis=0, return_index=True, return_inverse=True)
         which = which.ravel()
-        rows = Rows(longitude=self.longitude[first], latitude=self.latitude[first], month=self.month[first])
-        return rows, np.bincount(which, self.xco2) / np.bincount(which)
+        days = np.bincount(which)
+        return Monthly(
+            rows=Rows(longitude=self.longitude[first], latitude=self.latitude[first], month=self.month[first]),
+            values=np.bincount(which, self.xco2) / days,
+            time=np.bincount(which, self.time) / days,
+            days=days,
+        )
 
 
 def read_days(folder: Path) -> Days:
     """All files; the months are those from FIRST to LAST without OUTAGE, each once."""
-    parts, months, digests = [], [], {}
+    parts, months, noons, digests = [], [], [], {}
     for path in sorted((folder / FOLDER).glob("*.txt.gz")):
         body = path.read_bytes()
         digests[f"{FOLDER}/{path.name}"] = hashlib.sha256(body).hexdigest()
@@ -91,6 +124,8 @@ def read_days(folder: Path) -> Days:
         places = [header.index(name) for name in COLUMNS]
         table = np.array([[row[place] for place in places] for row in (line.split("\t") for line in lines[1:])])
         month = month_of(path.name.split("_")[2][:4] + "-" + path.name.split("_")[2][4:6])
+        days = [f"{stamp[:4]}-{stamp[4:6]}-{stamp[6:8]}T12" for stamp in table[:, 2]]
+        noons.append(np.array(days, dtype="datetime64[s]").astype(np.float64))
         stated = {month_of(f"{time[:4]}-{time[4:6]}") for time in np.unique(table[:, 2])}
         if stated != {month}:
             raise InputRefused(f"{path.name} has days of other months than its name says")
@@ -104,7 +139,14 @@ def read_days(folder: Path) -> Days:
     xco2 = table[:, 2] * 1e6  # mol/mol
     if not ((xco2 > 300) & (xco2 < 500)).all():
         raise InputRefused(f"{FOLDER}: a cell has {xco2.min():g}..{xco2.max():g} ppm")
-    return Days(longitude=table[:, 0], latitude=table[:, 1], month=np.concatenate(months), xco2=xco2, digests=digests)
+    return Days(
+        longitude=table[:, 0],
+        latitude=table[:, 1],
+        month=np.concatenate(months),
+        time=np.concatenate(noons),
+        xco2=xco2,
+        digests=digests,
+    )
 
 
 def mauna_loa(folder: Path) -> Background:
@@ -139,7 +181,7 @@ class Surroundings:
         for centres, places in ((self.latitude, rows.latitude), (self.longitude, rows.longitude)):
             step = (centres[-1] - centres[0]) / (len(centres) - 1)
             place = np.rint((places - centres[0]) / step).astype(np.int64)
-            assert np.abs(centres[place] - places).max() < 0.01 * step
+            assert np.abs(centres[place] - places).max(initial=0.0) < 0.01 * step
             found.append(place)
         return found[0], found[1]
 

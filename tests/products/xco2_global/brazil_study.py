@@ -17,11 +17,11 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xgboost
 from numpy.typing import NDArray
 
 from services.validation import folds
@@ -42,6 +42,8 @@ from tests.products.xco2_global.brazil_data import (
     MOST_OFF,
     OUTAGE,
     SCALE,
+    Days,
+    Monthly,
     Surroundings,
     mauna_loa,
     month_of,
@@ -67,18 +69,19 @@ SEED = 0
 SEEDS = (0, 1, 2)
 """Of what learns with chance: the mean over them is scored."""
 
+DRAWS = 2000
+"""Of the bootstrap."""
+
 NEIGHBOURS = (1, 2, 5, 10, 20, 50, 100, 200, 400, 800)
 """Among which IDW's number is chosen."""
 
-TREES: dict[str, Any] = {
-    "n_estimators": 300,
-    "max_depth": 5,
-    "learning_rate": 0.05,
-    "min_child_weight": 50,
-    "subsample": 0.5,
-    "colsample_bytree": 0.8,
-    "tree_method": "hist",
-}
+WHY = (
+    "Of the same covariates trees leave less than the network in three of four tables, and not surely in the "
+    "fourth. The product keeps the network as it is what issue 6 names, says a spread for each cell and the share of "
+    "each month, and runs as a graph that is checked against torch: a choice and no finding, whose price `reading` "
+    "tells. infra/decisions/0015-xco2.md says what trees would take."
+)
+"""Why the product does not use what is best."""
 
 TABLES, DESIGNS = ("unfiltered", "filtered"), ("time", "gaps")
 
@@ -96,18 +99,28 @@ class Case:
     values: Values
     """ppm, ``(row,)``."""
 
+    time: Values
+    """Of the days that were averaged, s since 1970, ``(row,)``."""
+
+    days: NDArray[np.int64]
+    """How many they were, ``(row,)``."""
+
     asked: Rows
     background: Background
     """Mauna Loa, monthly."""
 
     around: Surroundings
 
+    growth: bool = False
+    """Whether Mauna Loa's growth of the year is a covariate. It is one number a month, and months of one season differ
+    by little else: what learns from few years learns them by heart (README of the reports: chosen on years to 2017)."""
+
     def covariates(self, rows: Rows) -> dict[str, Values]:
         """Of each row in its month, ``(row,)`` each, in order; nothing of any sounding."""
         line, column = self.around.at(rows)
         angle = 2 * np.pi * (rows.month % 12) / 12
         year = self.background.year_ending()
-        return {
+        found = {
             "longitude": rows.longitude,
             "latitude": rows.latitude,
             "sin_month": np.sin(angle),
@@ -116,8 +129,10 @@ class Case:
             "land_around": self.around.land_around[line, column],
             "turbidity": self.around.turbidity[rows.month % 12, line, column],
             "mauna_loa_season": self.background.at(rows.month) - year.at(rows.month),
-            "mauna_loa_growth": year.at(rows.month) - year.at(rows.month - 12),
         }
+        if self.growth:
+            found["mauna_loa_growth"] = year.at(rows.month) - year.at(rows.month - 12)
+        return found
 
 
 type Contestant = Callable[[Case], list[Values]]
@@ -125,19 +140,6 @@ type Contestant = Callable[[Case], list[Values]]
 
 
 # -- contestants
-
-
-def trees(case: Case) -> list[Values]:
-    """XGBoost on what Mauna Loa's twelve months and the domain's season leave."""
-    year = case.background.year_ending()
-    base = background_season_anomaly(case.seen, case.values, both(case.seen, case.asked), year, degrees=None)
-    seen, asked = (np.stack([*case.covariates(rows).values()], axis=1) for rows in (case.seen, case.asked))
-    answers = []
-    for seed in SEEDS:
-        grown = xgboost.XGBRegressor(**TREES, random_state=seed, n_jobs=1)
-        grown.fit(seen, case.values - base[: len(seen)])
-        answers.append(base[len(seen) :] + grown.predict(asked).astype(np.float64))
-    return answers
 
 
 def both(one: Rows, other: Rows) -> Rows:
@@ -177,7 +179,6 @@ def contestants(design: str, neighbours: int) -> dict[str, tuple[str, Contestant
             NEAR,
             lambda case: [last_year(case.seen, case.values, case.asked, nearest=neighbours)],
         ),
-        "XGBoost on Mauna Loa + season": (LEARNED, trees),
     }
     if design == "gaps":
         found |= {
@@ -196,18 +197,24 @@ def contestants(design: str, neighbours: int) -> dict[str, tuple[str, Contestant
 # -- designs
 
 
-def case_of(
-    design: str, rows: Rows, values: Values, background: Background, around: Surroundings
-) -> tuple[Case, Values]:
+def case_of(design: str, monthly: Monthly, background: Background, around: Surroundings) -> tuple[Case, Values]:
     """The case and what was measured where it asks."""
+    rows = monthly.rows
     test = rows.month >= month_of(SPLIT)
     if design == "gaps":
         blocks = folds.space_time(rows.longitude[test], rows.latitude[test], rows.month[test], BLOCK)
         test[test] = folds.withheld(blocks, SHARE, SEED)
+    seen = monthly.take(~test)
     case = Case(
-        seen=rows.take(~test), values=values[~test], asked=rows.take(test), background=background, around=around
+        seen=seen.rows,
+        values=seen.values,
+        time=seen.time,
+        days=seen.days,
+        asked=rows.take(test),
+        background=background,
+        around=around,
     )
-    return case, values[test]
+    return case, monthly.values[test]
 
 
 def neighbours_of(case: Case) -> int:
@@ -253,24 +260,33 @@ def scored(case: Case, known: Values, players: dict[str, tuple[str, Contestant]]
         against = {}
         for other in players:
             if other != name:
-                one = rmse_difference(squares[name], squares[other], blocks, seed=SEED)
+                one = rmse_difference(squares[name], squares[other], blocks, draws=DRAWS, seed=SEED)
                 against[other] = {key: rounded(value) for key, value in one.to_json().items()}
         found[name]["less"] = against
     return found
 
 
-def part(folder: Path, table: str, design: str, extra: dict[str, tuple[str, Contestant]]) -> dict[str, Any]:
-    """One design on unfiltered or filtered cells, as JSON data."""
-    begun = time.process_time()
+@cache
+def read_all(folder: Path) -> tuple[Days, Surroundings]:
+    """What the real files hold, which all parts read."""
     days = read_days(folder)
-    around = read_surroundings(folder, days.monthly()[0])
-    rows, values = (days if table == "unfiltered" else days.filtered()).monthly()
-    case, known = case_of(design, rows, values, mauna_loa(folder), around)
+    return days, read_surroundings(folder, days.monthly().rows)
+
+
+def part(folder: Path, table: str, design: str) -> dict[str, Any]:
+    """One design on unfiltered or filtered cells, as JSON data."""
+    from tests.products.xco2_global.brazil_learned import learned, products  # noqa: PLC0415 - it imports this module
+
+    begun = time.process_time()
+    days, around = read_all(folder)
+    monthly = (days if table == "unfiltered" else days.filtered()).monthly()
+    case, known = case_of(design, monthly, mauna_loa(folder), around)
     neighbours = neighbours_of(case)
-    sys.stderr.write(f"-- {table}, {design}: {len(known)} of {len(rows)} cells, IDW-{neighbours}\n")
+    sys.stderr.write(f"-- {table}, {design}: {len(known)} of {len(monthly)} cells, IDW-{neighbours}\n")
     before = {month: same_month_before(case.seen.month, month) for month in np.unique(case.asked.month).tolist()}
     return {
         "data": days.digests,
+        "commit": commit(),
         "cells": len(known),
         "seen": len(case.seen),
         "std": rounded(known.std()),
@@ -278,28 +294,53 @@ def part(folder: Path, table: str, design: str, extra: dict[str, tuple[str, Cont
         "last_year_is": {
             str(np.datetime64(month, "M")): str(np.datetime64(one, "M")) for month, one in before.items() if one
         },
-        "scores": scored(case, known, contestants(design, neighbours) | extra),
+        "products": products(design),
+        "scores": scored(case, known, contestants(design, neighbours) | learned(design)),
         "cpu_s": round(time.process_time() - begun),
     }
 
 
-def report_of(parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def commit() -> str:
+    """That is checked out.
+
+    Raises:
+        AssertionError: if files of it were changed, as a report is of a commit.
+    """
+    git = ("git", "-C", str(ROOT))
+    changed = subprocess.run(
+        [*git, "status", "--porcelain", "--untracked-files=no"], check=True, capture_output=True, text=True
+    )
+    others = [line for line in changed.stdout.splitlines() if "infra/reports/" not in line]
+    if others:
+        raise AssertionError(f"the checkout is no commit: {', '.join(others)}")
+    return subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def report_of(parts: dict[str, dict[str, Any]], settings: dict[str, Any]) -> dict[str, Any]:
     """All parts as JSON data.
 
     Args:
         parts: by table, then design.
+        settings: of what learns.
+
+    Raises:
+        AssertionError: if the parts were made from different files or by different commits.
     """
-    data = [one.pop("data") for designs in parts.values() for one in designs.values()]
-    if any(one != data[0] for one in data):
-        raise AssertionError("the parts were made from different files")
+    data, commits = (
+        [one.pop(name) for designs in parts.values() for one in designs.values()] for name in ("data", "commit")
+    )
+    if any(one != data[0] for one in data) or len(set(commits)) > 1:
+        raise AssertionError("the parts were made from different files or by different commits")
     return {
         "command": "OMP_NUM_THREADS=1 .venv/bin/python -m tests.products.xco2_global.brazil_study DIRECTORY",
-        "commit": subprocess.run(
-            ["git", "-C", str(ROOT), "rev-parse", "HEAD"],  # noqa: S607
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout.strip(),
+        "commit": commits[0],
+        "reading": [
+            line
+            for table in TABLES
+            for design in DESIGNS
+            for line in reading(f"{table}, {design}", parts[table][design])
+        ],
+        "why_the_network": WHY,
         "data": data[0],
         "target": "raw XCO2 of OCO-2, not filtered by quality, not corrected for bias; monthly means of daily cells",
         "months": f"{FIRST} to {LAST} without {OUTAGE} (OCO-2 was out)",
@@ -311,20 +352,52 @@ def report_of(parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
             "share_withheld": SHARE,
             "seed": SEED,
             "seeds": list(SEEDS),
-            "trees": TREES,
-            "network": network_settings(),
+            "bootstrap_draws": DRAWS,
+            **settings,
         },
         **parts,
     }
 
 
+def reading(where: str, found: dict[str, Any]) -> list[str]:
+    """What a part says, in words made of its numbers.
+
+    Args:
+        where: what it is called.
+        found: the part.
+    """
+    scores = found["scores"]
+    learned = {name: one for name, one in scores.items() if one["kind"] == LEARNED}
+    lines = []
+    for name, one in learned.items():
+        # the rival that comes closest decides
+        rival, less = max(
+            ((other, less) for other, less in one["less"].items() if scores[other]["kind"] in {CLIMATOLOGY, NEAR}),
+            key=lambda pair: pair[1]["high"],
+        )
+        verdict = "below every climatology, nearest and IDW" if less["high"] < 0 else "not surely below all baselines"
+        lines.append(f"{where}: {name} {one['rmse']:.3f} ppm, {verdict}; closest {rival}: {_interval(less)}")
+    best = min(learned, key=lambda name: learned[name]["rmse"])
+    for mine in ("network", "trees"):
+        name = found["products"][mine]
+        if name != best:
+            lines.append(f"{where}: the best, {best}, less {name}: {_interval(scores[best]['less'][name])}")
+    mine, other = found["products"]["network"], found["products"]["trees"]
+    lines.append(f"{where}: what the product does, {mine}, less {other}: {_interval(scores[mine]['less'][other])}")
+    return lines
+
+
+def _interval(less: dict[str, float]) -> str:
+    return f"{less['difference']:+.3f} ({less['low']:+.3f} to {less['high']:+.3f})"
+
+
 def as_markdown(report: dict[str, Any]) -> str:
-    """The tables of the README."""
+    """The tables of the README: what the product does and the same with trees, less each."""
     lines = []
     for table in TABLES:
         for design in DESIGNS:
             found = report[table][design]
-            learned = [name for name, one in found["scores"].items() if "less" in one]
+            learned = list(found["products"].values())
             heads = ["RMSE ppm", "bias", "R2", *(f"{name} less this (95 %)" for name in learned)]
             lines += [
                 f"| {table}, {design}: {found['cells']} cells | {' | '.join(heads)} |",
@@ -334,17 +407,15 @@ def as_markdown(report: dict[str, Any]) -> str:
                 cells = [f"{one['rmse']:.3f}", f"{one['bias']:+.2f}", f"{one['r2']:.3f}"]
                 for learner in learned:
                     less = found["scores"][learner]["less"].get(name)
-                    cells.append(
-                        f"{less['difference']:+.3f} ({less['low']:+.3f} to {less['high']:+.3f})" if less else ""
-                    )
+                    cells.append(_interval(less) if less else "")
                 lines.append(f"| {name} | {' | '.join(cells)} |")
             lines.append("")
     return "\n".join(lines)
 
 
-def network_settings() -> dict[str, Any]:
-    """Of the network, for the report."""
-    from tests.products.xco2_global.brazil_network import settings  # noqa: PLC0415 - it imports this module
+def learned_settings() -> dict[str, Any]:
+    """Of what learns, for the report."""
+    from tests.products.xco2_global.brazil_learned import settings  # noqa: PLC0415 - it imports this module
 
     return settings()
 
@@ -361,16 +432,14 @@ def main() -> None:
     if given.table:
         wanted = [one for one in wanted if one == (given.table, given.design)]
     for table, design in wanted:
-        from tests.products.xco2_global.brazil_network import networks  # noqa: PLC0415 - it imports this module
-
-        found = part(folder, table, design, networks())
+        found = part(folder, table, design)
         (given.directory / f"{table}_{design}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     if given.table in (None, "report"):
         parts = {
             table: {design: json.loads((given.directory / f"{table}_{design}.json").read_text()) for design in DESIGNS}
             for table in TABLES
         }
-        report = report_of(parts)
+        report = report_of(parts, learned_settings())
         REPORT.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         sys.stdout.write(as_markdown(report))
 
