@@ -76,3 +76,10 @@ def groundwater(folders: Folders, months: tuple[str, str]) -> Path:
                 write(part / name)
 
     return once(folders, f"groundwater_{'_'.join(months)}", make)
+
+
+def without_training(toml: str) -> str:
+    """Settings of carbon's small sample without their last table, which says how to learn."""
+    kept, table, _ = toml.partition("[training]")
+    assert table
+    return kept

@@ -151,6 +151,13 @@ kind = "zonal"
 files = "land_fraction.tif"
 """
 
+_SMALL_TRAINING = """\
+# what is shipped learned with these, in a minute or two
+[training]
+hidden = 32
+epochs = 12
+"""
+
 _MORE = {
     "night_lights": 'transform = "log1p"\n',
     "emissions": 'aggregate = "sum"\ntransform = "log1p"\n',
@@ -220,7 +227,7 @@ def _tasks(world: Carbon, span: tuple[str, str]) -> Iterator[tuple[str, Callable
     seen = Covariates(world=world)
     months = months_between(*span).tolist()
     known = list(range(months[0] - (MEMORY - 1), months[-1] + 1))
-    yield "xco2.toml", lambda part: part.write_text(_settings(world.grid))
+    yield "xco2.toml", lambda part: part.write_text(_settings(world.size, world.grid))
     for name, raster in _FIXED.items():
         yield f"{name}.tif", partial(_write_fixed, seen=seen, name=name, raster=raster)
     for year in sorted({month // 12 for month in known}):
@@ -271,7 +278,7 @@ def _write_spectra(path: Path, spectra: _Network, number: int) -> None:
     write_station(path, spectra.all[number])
 
 
-def _settings(grid: Grid) -> str:
+def _settings(size: Size, grid: Grid) -> str:
     parts = [_HEAD.replace("STEP", str(grid.step_x))]
     parts.extend(
         f'[[covariates]]\nname = "{one.covariate}"\nfiles = "era5_monthly_*.nc"\nvariable = "{one.name}"\n'
@@ -287,6 +294,8 @@ def _settings(grid: Grid) -> str:
         f'[[covariates]]\nname = "{name}"\nfiles = "{name}.tif"\nunits = "{raster.units}"\n{_MORE.get(name, "")}'
         for name, raster in _FIXED.items()
     )
+    if size == "small":
+        parts.append(_SMALL_TRAINING)
     return "\n".join(parts)
 
 

@@ -27,6 +27,7 @@ from services.products.xco2_global.observed import Observed
 from services.products.xco2_global.render import Xco2
 from services.sample.carbon import Carbon
 from services.sample.carbon_files import write_carbon
+from tests.samples import without_training
 
 WHOLE = Window(row=0, column=0, height=90, width=180)
 EMPTY = "2019-10"
@@ -43,7 +44,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path in directory.glob("*_LtCO2_1910*"):
         path.unlink()
     settings = directory / "xco2.toml"
-    settings.write_text(settings.read_text() + "\n[training]\nhidden = 4\nepochs = 2\nrows = 1500\n")
+    settings.write_text(without_training(settings.read_text()) + "\n[training]\nhidden = 4\nepochs = 2\nrows = 1500\n")
     return directory
 
 
