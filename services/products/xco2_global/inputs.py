@@ -159,7 +159,7 @@ class TrainingSettings(Part):
 
     hidden: int = Field(default=64, ge=1)
     epochs: int = Field(default=20, ge=1)
-    """At most; the rate falls over them (our choice: of 60, the sample's cells are best said after 8, and by heart later)."""
+    """At most; the rate falls over them (our choice: of 60, the sample's cells were best said after 8)."""
 
     patience: int = Field(default=10, ge=1)
     batch: int = Field(default=512, ge=1)
