@@ -20,17 +20,14 @@ import os
 import pstats
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-import psutil
 import rasterio
 from numpy.typing import NDArray
 from rasterio.windows import Window as RasterWindow
@@ -46,18 +43,16 @@ from services.products.gwsa.reach import Reach
 from services.products.gwsa.refine import DETAIL_HALO, interpolated
 from services.products.gwsa.regions import REACH, shares
 from services.products.gwsa.render import Gwsa, open_recipe
+from tests.products import study
 from tests.products.gwsa.block_inputs import BLOCK, write_inputs
+from tests.products.study import ROOT, Place, cenote, cpu_name, months_done, tell
 
-ROOT = Path(__file__).resolve().parents[3]
 REPORT = ROOT / "infra" / "reports" / "gwsa_block.json"
 
 BBOX = f"{BLOCK.west},{BLOCK.south},{BLOCK.east},{BLOCK.north}"
 WORKERS = 2
 MONTHS = 225
 ROUNDS = 3
-SAVED_EVERY = 30.0
-"""Seconds between two notes of what was seen, so that a run that is killed is not lost."""
-
 STRIP_CELLS = 2
 """Coarse rows of the block that the engines are compared on, with a halo of 4 on either side, in a month each."""
 
@@ -72,50 +67,6 @@ PARTS = {
     "land_and_blocks": ("render.py", "of"),
 }
 """Part of a month's time -> the function whose calls are summed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """The directory of the study."""
-
-    directory: Path
-
-    @property
-    def inputs(self) -> Path:
-        """What ``inputs`` wrote."""
-        return self.directory / "inputs"
-
-    @property
-    def models(self) -> Path:
-        """What ``train`` wrote."""
-        return self.directory / "models"
-
-    @property
-    def store(self) -> Path:
-        """Where the block is rendered to."""
-        return self.directory / "store"
-
-    def note(self, step: str, document: Any) -> None:
-        """Keep what a step found, whole or not at all."""
-        part = self.directory / f".{step}.part"
-        part.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        part.replace(self.directory / f"{step}.json")
-
-    def noted(self, step: str) -> Any:
-        """What a step found; nothing where it did not run."""
-        path = self.directory / f"{step}.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def tell(text: str) -> None:
-    """How far it is."""
-    sys.stderr.write(f"{datetime.now(UTC):%H:%M:%S} {text}\n")
-    sys.stderr.flush()
-
-
-def cenote(*words: str) -> list[str]:
-    """The command, of this code."""
-    return [sys.executable, "-c", "from services.cli import main; main()", *words]
 
 
 # -- train
@@ -265,102 +216,18 @@ def month(recipe: Gwsa) -> dict[str, Any]:
 
 def render(place: Place) -> None:
     """Render what is left of the block in a child, and note what its processes take."""
-    before, started = months_done(place), datetime.now(UTC)
-    command = cenote("--store", str(place.store), "render", "gwsa", "--inputs", str(place.inputs))
-    command += ["--models", str(place.models), "--bbox", BBOX, "--name", "block", "--workers", str(WORKERS)]
-    child = subprocess.Popen(["nice", "-n", "10", *command], cwd=ROOT)  # noqa: S607 - our own command
-    watch, runs = Watch(pid=child.pid), place.noted("render").get("runs", [])
-    start = last = time.monotonic()
-    while True:
-        code = child.poll()
-        watch.look()
-        if code is not None or time.monotonic() - last > SAVED_EVERY:
-            last = time.monotonic()
-            run = {
-                "started": started.isoformat(timespec="seconds"),
-                "commit": _commit(),
-                "exit": code,
-                "wall_s": round(last - start, 1),
-                "months_before": before,
-                "months_after": months_done(place),
-                **watch.told(),
-            }
-            place.note("render", {"runs": [*runs, run], "store_bytes": _bytes(place.store)})
-        if code is not None:
-            tell(f"render ended with {code}; {months_done(place)} of {MONTHS} months are recorded")
-            raise SystemExit(code)
-        time.sleep(1)
-
-
-def months_done(place: Place) -> int:
-    """Months whose maps the ledger of the segment that was written to last has."""
-    ledgers = sorted(place.store.glob("gwsa_block/segments/*/ledger"), key=lambda path: path.stat().st_mtime)
-    return sum(1 for _ in ledgers[-1].glob("maps-*.json")) if ledgers else 0
-
-
-@dataclass(kw_only=True)
-class Watch:
-    """What a command's processes take, seen once a second."""
-
-    pid: int
-    peaks: dict[int, int] = field(default_factory=dict)
-    """Process that the command started -> most bytes that it and its children held."""
-
-    cpu: dict[int, float] = field(default_factory=dict)
-    """The same -> seconds of CPU."""
-
-    own: tuple[int, float] = (0, 0.0)
-    """Peak and CPU of the command itself, which is client and scheduler."""
-
-    loads: list[float] = field(default_factory=list)
-
-    def look(self) -> None:
-        """See once."""
-        self.loads.append(psutil.getloadavg()[0])
-        try:
-            command = psutil.Process(self.pid)
-            self.own = (max(self.own[0], command.memory_info().rss), _cpu(command))
-            started = command.children()
-        except psutil.Error:
-            return
-        for process in started:
-            try:
-                if "resource_tracker" in " ".join(process.cmdline()):
-                    continue
-                family = [process, *process.children(recursive=True)]
-                held = sum(one.memory_info().rss for one in family)
-                self.cpu[process.pid] = sum(_cpu(one) for one in family)
-                self.peaks[process.pid] = max(self.peaks.get(process.pid, 0), held)
-            except psutil.Error:
-                continue  # it ended between two looks
-
-    def told(self) -> dict[str, Any]:
-        """As JSON data; processes that did nearly nothing are none of the workers."""
-        workers = [pid for pid in self.peaks if self.cpu.get(pid, 0) > 1]
-        return {
-            "workers": [{"peak_rss_bytes": self.peaks[pid], "cpu_s": round(self.cpu[pid], 1)} for pid in workers],
-            "client": {"peak_rss_bytes": self.own[0], "cpu_s": round(self.own[1], 1)},
-            "load_mean": round(float(np.mean(self.loads)), 2),
-        }
-
-
-def _cpu(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
-
-
-def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def _commit() -> str:
-    found = subprocess.run(
-        ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"],  # noqa: S607
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return found.stdout.strip()
+    words = [
+        "--store",
+        str(place.store),
+        "render",
+        "gwsa",
+        "--inputs",
+        str(place.inputs),
+        "--models",
+        str(place.models),
+    ]
+    words += ["--bbox", BBOX, "--name", "block", "--workers", str(WORKERS)]
+    raise SystemExit(study.render(place, words, lambda: months_done(place, "gwsa_block")))
 
 
 # -- report
@@ -378,7 +245,7 @@ def report(place: Place) -> dict[str, Any]:
     found = {
         "command": "python -m tests.products.gwsa.block_study DIR inputs|train|measure|render|report",
         "synthetic": "predictors, GRACE, GLDAS, aquifers and models are made up; the land mask is NOAA GLOBE's",
-        "machine": {"cores": os.cpu_count(), "cpu": _cpu_name()},
+        "machine": {"cores": os.cpu_count(), "cpu": cpu_name()},
         "inputs": place.noted("inputs"),
         "train": place.noted("train"),
         "measure": measured,
@@ -455,13 +322,6 @@ def _counted(mask: Path, step: int) -> Iterator[NDArray[np.int64]]:
         for row in range(0, FINE.height, step):
             values = dataset.read(1, window=RasterWindow(0, row, FINE.width, step))
             yield (values == 1).reshape(1, step, -1, step).sum(axis=(1, 3))
-
-
-def _cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return "unknown"
 
 
 def main() -> None:
