@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from services.cli import analyse, learn, life, make, service
+from services.cli import analyse, files, learn, life, make, service
 from services.core.errors import CenoteError, SettingsError
 
 DEBUG = "CENOTE_DEBUG"
@@ -35,7 +35,7 @@ def _root(
     context.obj = store
 
 
-for module in (make, life, learn, analyse, service):
+for module in (make, life, files, learn, analyse, service):
     module.register(app)
 
 

@@ -96,12 +96,12 @@ def metadata_objects(product: Product, maps: TimeAxis, series: TimeAxis | None) 
             inside[name] = metadata
             objects[f"maps.zarr/{level}/{name}/zarr.json"] = layout.canonical(metadata)
             objects[f"maps.zarr/{level}/{name}/{_only_chunk(metadata)}"] = chunk
-        group = _group({**_global_attributes(product), **_spatial(grid)}, inside)
+        group = _group({**global_attributes(product), **_spatial(grid)}, inside)
         objects[f"maps.zarr/{level}/zarr.json"] = layout.canonical(group)
-        root[str(level)] = _group({**_global_attributes(product), **_spatial(grid)}, None)
+        root[str(level)] = _group({**global_attributes(product), **_spatial(grid)}, None)
         root.update({f"{level}/{name}": metadata for name, metadata in inside.items()})
     objects["maps.zarr/zarr.json"] = layout.canonical(
-        _group({**_global_attributes(product), **_multiscales(product.grid)}, root)
+        _group({**global_attributes(product), **_multiscales(product.grid)}, root)
     )
     if series is not None and product.series_block is not None:
         members: dict[str, Any] = {}
@@ -112,13 +112,26 @@ def metadata_objects(product: Product, maps: TimeAxis, series: TimeAxis | None) 
             members[name] = metadata
             objects[f"series.zarr/{name}/zarr.json"] = layout.canonical(metadata)
             objects[f"series.zarr/{name}/{_only_chunk(metadata)}"] = chunk
-        attributes = {**_global_attributes(product), **_spatial(product.grid)}
+        attributes = {**global_attributes(product), **_spatial(product.grid)}
         objects["series.zarr/zarr.json"] = layout.canonical(_group(attributes, members))
     return objects
 
 
+type Coordinate = tuple[NDArray[Any], tuple[str, ...], dict[str, Any]]
+"""Values, dimensions and CF attributes."""
+
+
 def coordinates(grid: Grid, periods: TimeAxis, *, fixed_mask: bool) -> dict[str, tuple[dict[str, Any], bytes]]:
     """Coordinate name -> its zarr.json and its one chunk."""
+    described = coordinate_values(grid, periods)
+    if fixed_mask:
+        first = described["time"][0][:1]
+        described["mask_time"] = (first, ("mask_time",), {"long_name": "a mask that holds for all times"})
+    return {name: _plain(*one) for name, one in described.items()}
+
+
+def coordinate_values(grid: Grid, periods: TimeAxis) -> dict[str, Coordinate]:
+    """Coordinates of maps by name: time with its bounds, y, x, and the grid mapping."""
     bounds = periods.bounds.astype("datetime64[s]").astype(np.int64)
     micro = periods.instants.astype(np.int64)
     whole = bool((micro % 1_000_000 == 0).all())
@@ -132,26 +145,21 @@ def coordinates(grid: Grid, periods: TimeAxis, *, fixed_mask: bool) -> dict[str,
         "bounds": "time_bnds",
     }
     ends = bounds if whole else bounds * 1_000_000
-    out = {
-        "time": _plain(micro // scale, ("time",), time_attributes),
-        "time_bnds": _plain(
-            ends, ("time", "bnds"), {"units": time_attributes["units"], "calendar": "proleptic_gregorian"}
-        ),
-        "y": _plain(
+    return {
+        "time": (micro // scale, ("time",), time_attributes),
+        "time_bnds": (ends, ("time", "bnds"), {"units": time_attributes["units"], "calendar": "proleptic_gregorian"}),
+        "y": (
             grid.latitudes,
             ("y",),
             {"standard_name": "latitude", "long_name": "latitude", "units": "degrees_north", "axis": "Y"},
         ),
-        "x": _plain(
+        "x": (
             grid.longitudes,
             ("x",),
             {"standard_name": "longitude", "long_name": "longitude", "units": "degrees_east", "axis": "X"},
         ),
-        "spatial_ref": _plain(np.zeros((), dtype=np.int64), (), _grid_mapping(grid)),
+        "spatial_ref": (np.zeros((), dtype=np.int64), (), _grid_mapping(grid)),
     }
-    if fixed_mask:
-        out["mask_time"] = _plain(micro[:1] // scale, ("mask_time",), {"long_name": "a mask that holds for all times"})
-    return out
 
 
 def _grid_mapping(grid: Grid) -> dict[str, Any]:
@@ -168,7 +176,8 @@ def _grid_mapping(grid: Grid) -> dict[str, Any]:
     }
 
 
-def _global_attributes(product: Product) -> dict[str, Any]:
+def global_attributes(product: Product) -> dict[str, Any]:
+    """What is said of a whole group or file, as CF names it."""
     attributes: dict[str, Any] = {
         **product.attributes,
         "Conventions": "CF-1.12",
