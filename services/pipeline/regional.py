@@ -80,7 +80,7 @@ class RegionalTrend(TrendRecipe):
         return "km3 yr-1" if self._is_volume else f"{self.quantity.units} yr-1"
 
     def _row(self, name: str, whole: float, outside: float, found: RegionSum) -> dict[str, Any]:
-        """One polygon of ``whole`` km2; sums and errors in km3 a year, of what is no water means and errors in its own units."""
+        """One polygon of ``whole`` km2: km3 a year, or of what is no water the mean; and errors in these units."""
         known = found.area_km2 > 0
         told = found.times(WATER[self.quantity.units] if self._is_volume else 1 / found.area_km2 if known else 1.0)
         reach = special.ndtri((1 + LEVEL) / 2) * told.standard_error
