@@ -74,12 +74,16 @@ class Coverage:
             left = west + turn
             if not (low_x < left + window.width * step_x and high_x > left):
                 continue
+            xs = left + step_x * np.arange(window.width + 1)
+            ys = ground_km2(north - step_y * np.arange(window.height + 1, dtype=np.float64))
+            whole = shapely.box(xs[0], ys[-1], xs[-1], ys[0])
+            here = shapely.intersection(self.ground, whole)
+            if here.is_empty or here.equals(whole):  # most windows of a large polygon
+                out += float(not here.is_empty)
+                continue
             place = Affine(step_x, 0.0, left, 0.0, -step_y, north)
             inside = _burnt(self.outline, place, window.shape, touched=False).astype(np.float64)
             edge = _burnt(self.outline.boundary, place, window.shape, touched=True)
-            xs = left + step_x * np.arange(window.width + 1)
-            ys = ground_km2(north - step_y * np.arange(window.height + 1, dtype=np.float64))
-            here = shapely.intersection(self.ground, shapely.box(xs[0], ys[-1], xs[-1], ys[0]))
             for square in windows(window.shape, (NEAR, NEAR)):
                 y, x = np.nonzero(edge[square.rows, square.columns])
                 if not y.size:
@@ -88,9 +92,9 @@ class Coverage:
                 cells = shapely.box(xs[x], ys[y + 1], xs[x + 1], ys[y])
                 bounds = (xs[x.min()], ys[y.max() + 1], xs[x.max() + 1], ys[y.min()])
                 near = shapely.intersection(here, shapely.box(*bounds))
-                whole = shapely.area(cells)
+                areas = shapely.area(cells)
                 covered = shapely.area(shapely.intersection(near, cells))
-                inside[y, x] = np.divide(covered, whole, out=np.zeros(y.size), where=whole > 0)
+                inside[y, x] = np.divide(covered, areas, out=np.zeros(y.size), where=areas > 0)
             out += inside
         out[out < NOISE] = 0.0
         out[out > 1 - NOISE] = 1.0
