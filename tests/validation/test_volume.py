@@ -162,6 +162,8 @@ def test_slopes_without_an_error_are_counted() -> None:
     found = volume_change(slopes, errors, INDIA)
     assert found.without_error == 3
     assert found.together == pytest.approx(0.4e-5 * found.area_km2, rel=1e-12)
+    squares = (INDIA.row_areas_km2**2).sum() * INDIA.width
+    assert found.independent == pytest.approx(0.4e-5 * np.sqrt(squares), rel=1e-12)
     assert found.to_json()["length_km"] == 300.0
     exact = volume_change(slopes, np.zeros(INDIA.shape), INDIA)
     assert exact.standard_error == 0
