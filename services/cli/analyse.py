@@ -51,9 +51,7 @@ def analyse(
     ] = None,
     polygons: Annotated[
         Path | None,
-        typer.Option(
-            "--polygons", metavar="FILE", help="GeoJSON or shapefile of regions for a table (trend, growth)."
-        ),
+        typer.Option("--polygons", metavar="FILE", help="GeoJSON or shapefile of regions for a table (trend, growth)."),
     ] = None,
     label: Annotated[str | None, typer.Option("--label", help="The property that names the polygons.")] = None,
     out: Annotated[
