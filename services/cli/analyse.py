@@ -14,9 +14,9 @@ from services.core.catalog import current_version
 from services.core.dataset import Dataset
 from services.core.errors import SettingsError
 from services.pipeline.recipe import Recipe
-from services.pipeline.trend import TrendRecipe
+from services.pipeline.regional import open_trend
 
-ANALYSES: dict[str, Callable[..., Recipe]] = {"trend": TrendRecipe.of}
+ANALYSES: dict[str, Callable[..., Recipe]] = {"trend": open_trend}
 """Name -> what makes its recipe, for any collection; products may bring more."""
 
 
@@ -51,7 +51,7 @@ def analyse(
     ] = None,
     polygons: Annotated[
         Path | None,
-        typer.Option("--polygons", metavar="FILE", help="GeoJSON or shapefile of regions for the table of growth."),
+        typer.Option("--polygons", metavar="FILE", help="GeoJSON or shapefile of regions for a table (trend, growth)."),
     ] = None,
     label: Annotated[str | None, typer.Option("--label", help="The property that names the polygons.")] = None,
     out: Annotated[
@@ -76,6 +76,8 @@ def analyse(
             options[name] = value
         elif value is not None:
             raise SettingsError(f"--{name}: the analysis {what} takes none")
+    if label is not None and polygons is None:
+        raise SettingsError("--label names the polygons of --polygons FILE, which is not given")
     if "inputs" in taken and inputs is None:
         options["inputs"] = Path(".cenote/inputs") / product
     session = open_session(context, store, as_json=as_json)

@@ -11,6 +11,7 @@ from services import products
 from services.cli.progress import bytes_read, progress
 from services.cli.session import DryRunOption, JsonOption, Session, StoreOption, note, open_session
 from services.core.catalog import Version, current_version, read_pointer
+from services.core.dataset import Dataset
 from services.core.errors import DeclarationError, NothingToDo, Refused, SettingsError
 from services.core.grid import Window
 from services.core.product import check_id
@@ -269,7 +270,7 @@ def publish_recipe(
     summary = getattr(recipe, "summary", None)
     if summary is not None and not dry_run:
         lines += summary()
-        result["facts"] = dict(recipe.facts())
+        result["facts"] = {**recipe.facts(), **result.pop("findings", {})}
     if out is not None and reports is not None and not dry_run:
         out.mkdir(parents=True, exist_ok=True)
         for name, text in reports().items():
@@ -354,7 +355,12 @@ def run_and_publish(
         with running.cluster(count, scheduler) as client:
             outcome = running.run(session.store, made, recipe, client, shown)
     version = publishing.compose(made, outcome, current, scores=scores)
+    findings = getattr(recipe, "findings", None)
+    found = {} if findings is None else dict(findings(Dataset(session.store, version)))
+    if found:
+        version = publishing.with_findings(version, outcome.segment, found)
     result: dict[str, Any] = {
+        **({"findings": found} if found else {}),
         "collection": made.product.id,
         "segment": outcome.segment,
         "executed": outcome.executed,

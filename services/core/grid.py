@@ -211,17 +211,11 @@ class Grid:
     def row_areas_km2(self) -> NDArray[np.float64]:
         """Area of a cell of each row on the WGS84 ellipsoid, ``(y,)``, km2; the part beyond a pole has none.
 
-        A = b^2 dlon (q(north) - q(south)) with q(p) = sin p / (2 (1 - e^2 sin^2 p)) + artanh(e sin p) / (2 e): the area
-        between two parallels (Snyder, 1987, USGS Professional Paper 1395, equation 3-12, which has twice this q times
-        1 - e^2).
+        The strips of ``ground_km2`` between its edges.
         """
         edges = float(self.north) - float(self.step_y) * np.arange(self.height + 1, dtype=np.float64)
-        sine = np.sin(np.radians(np.clip(edges, -90.0, 90.0)))
-        squared = _FLATTENING * (2 - _FLATTENING)
-        eccentricity = math.sqrt(squared)
-        q = sine / (2 * (1 - squared * sine**2)) + np.arctanh(eccentricity * sine) / (2 * eccentricity)
-        semi_minor = _SEMI_MAJOR_KM * (1 - _FLATTENING)
-        areas: NDArray[np.float64] = semi_minor**2 * math.radians(float(self.step_x)) * (q[:-1] - q[1:])
+        up = ground_km2(edges)
+        areas: NDArray[np.float64] = float(self.step_x) * (up[:-1] - up[1:])
         return areas
 
     @cached_property
@@ -325,6 +319,23 @@ class _LevelGrid(Grid):
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1:
             raise DeclarationError(f"a level needs at least one cell, not {self.width} x {self.height}")
+
+
+def ground_km2(latitudes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Area between the equator and parallels on the WGS84 ellipsoid, km2 for a degree of longitude; south is negative.
+
+    A = b^2 dlon q with q(p) = sin p / (2 (1 - e^2 sin^2 p)) + artanh(e sin p) / (2 e) (Snyder, 1987, USGS Professional
+    Paper 1395, equation 3-12, which has twice this q times 1 - e^2). As a northing it makes a map of equal areas.
+
+    Args:
+        latitudes: degrees, of any shape; beyond a pole there is no more.
+    """
+    sine = np.sin(np.radians(np.clip(latitudes, -90.0, 90.0)))
+    squared = _FLATTENING * (2 - _FLATTENING)
+    eccentricity = math.sqrt(squared)
+    q = sine / (2 * (1 - squared * sine**2)) + np.arctanh(eccentricity * sine) / (2 * eccentricity)
+    ground: NDArray[np.float64] = (_SEMI_MAJOR_KM * (1 - _FLATTENING)) ** 2 * math.radians(1.0) * q
+    return ground
 
 
 def _centres(edge: Fraction, step: Fraction, count: int) -> NDArray[np.float64]:

@@ -102,6 +102,13 @@ def compose(
     )
 
 
+def with_findings(version: Version, segment: str, found: Mapping[str, Any]) -> Version:
+    """A version whose facts of a segment hold what was found in its values, too."""
+    origin = version.provenance[segment]
+    told = {**origin, "facts": {**origin["facts"], **found}}
+    return replace(version, provenance={**version.provenance, segment: told})
+
+
 def publish(store: Store, version: Version, *, now: Callable[[], dt.datetime] | None = None) -> Published:
     """Write a version and make it current.
 
@@ -233,9 +240,17 @@ def _check_parent(product: str, current: Pointer | None, parent: str | None) -> 
 
 
 def _same_content(there: Version, version: Version) -> bool:
-    return (
-        replace(there, parent=None, provenance={}).to_bytes() == replace(version, parent=None, provenance={}).to_bytes()
+    """Whether a version holds what another one does, and knows all that was found in it."""
+    bare, new = (replace(one, parent=None, provenance={}).to_bytes() for one in (there, version))
+    return bare == new and all(
+        _facts(version, name).items() <= _facts(there, name).items() for name in version.segments
     )
+
+
+def _facts(version: Version, segment: str) -> dict[str, bytes]:
+    """What is told of a segment, each as bytes: a table is read back as it was written."""
+    facts = version.provenance.get(segment, {}).get("facts", {})
+    return {name: layout.canonical(value) for name, value in facts.items()}
 
 
 def _refuse_collected(store: Store, version: Version, kept: Collection[str]) -> None:

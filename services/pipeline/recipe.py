@@ -72,6 +72,10 @@ class Recipe(Protocol):
     A recipe that can tell what it will cost may have ``estimate(periods, window, shard) -> list[str]``: lines for
     people about some periods of a window of its grid, cut into windows of the shape ``shard``.
 
+    A recipe that tells more once its values are stored may have ``findings(dataset) -> Mapping[str, Any]``, JSON data
+    that joins ``facts`` in the version. It does not decide the bytes of the segment: asked for later, or of other
+    regions, it makes another version of the same segment.
+
     A recipe whose ``compute`` does not look at every input again may have ``check_inputs()``, which raises InputRefused
     if one is not what it was when it was planned with; it is called before what was computed is sealed.
     """

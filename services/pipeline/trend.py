@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +21,14 @@ from services.core.store import Store
 from services.core.style import Style
 from services.core.time_axis import Step, TimeAxis
 from services.pipeline.recipe import Input
-from services.validation.trend import LEAST_MONTHS, ols
+from services.validation.trend import LEAST_MONTHS, LEAST_YEARS, ols
+
+MONTH, YEAR = Step.parse("P1M"), Step.parse("P1Y")
 
 SIDE = 128
 """Cells along a side of what is fitted at a time: 225 months of it are 30 MB as floats."""
 
-_WATER = {"mm": 1e-6, "cm": 1e-5, "m": 1e-3}
+WATER = {"mm": 1e-6, "cm": 1e-5, "m": 1e-3}
 """km3 of water on 1 km2 for one of these."""
 
 _STEPS = 32767
@@ -41,7 +43,8 @@ type Fit = Callable[[NDArray[np.floating[Any]], NDArray[np.int64]], Iterable[NDA
 class TrendRecipe:
     """``a + b t + c cos(2 pi t) + s sin(2 pi t)`` of every cell: b, its standard error, and its p value.
 
-    See ``services.validation.trend.ols``: the standard error is widened for lag-1 autocorrelation.
+    See ``services.validation.trend.ols``: the standard error is widened for lag-1 autocorrelation. Of yearly values
+    a + b t is fitted.
     """
 
     store: Store
@@ -54,7 +57,7 @@ class TrendRecipe:
     """What the trend is of."""
 
     months: TimeAxis
-    """Periods that are fitted, monthly."""
+    """Periods that are fitted, monthly or yearly."""
 
     whole: Product
     """The collection's declaration."""
@@ -68,7 +71,8 @@ class TrendRecipe:
         variable: str | None,
         periods: str | None,
         least: int = LEAST_MONTHS,
-    ) -> "TrendRecipe":
+        yearly: bool = False,
+    ) -> Self:
         """The trend of a version.
 
         Args:
@@ -77,24 +81,28 @@ class TrendRecipe:
             variable: of which quantity; None: the first.
             periods: a ``datetime=`` expression; None: all.
             least: months that it needs.
+            yearly: whether periods of a year will do, too; LEAST_YEARS of them.
 
         Raises:
-            Refused: if the collection is not monthly or has too few months.
+            Refused: if the collection has other periods or too few.
             TimeOutsideAxis: if no period is chosen.
         """
         product = dataset.product
-        if product.length != Step.parse("P1M"):
-            raise Refused(f"{product.id} has periods of {product.step}; a trend is fitted to months")
-        months = dataset.time if periods is None else dataset.time.take(list(dataset.time.select(periods)))
-        if len(months) < least:
-            raise Refused(f"{product.id} has {len(months)} months of those asked for; a trend needs {least}")
+        by_year = yearly and product.length == YEAR
+        if product.length != MONTH and not by_year:
+            to = "months or years" if yearly else "months"
+            raise Refused(f"{product.id} has periods of {product.step}; a trend is fitted to {to}")
+        chosen = dataset.time if periods is None else dataset.time.take(list(dataset.time.select(periods)))
+        unit, needed = ("years", LEAST_YEARS) if by_year else ("months", least)
+        if len(chosen) < needed:
+            raise Refused(f"{product.id} has {len(chosen)} {unit} of those asked for; a trend needs {needed}")
         return cls(
             store=store,
             source=product.id,
             version=dataset.version.id,
             version_sha256=layout.digest(dataset.version.to_bytes()),
             quantity=product.quantity(variable),
-            months=months,
+            months=chosen,
             whole=product,
         )
 
@@ -104,8 +112,8 @@ class TrendRecipe:
         one, of = self.quantity, self.quantity.name
         span = f"{self.months.ids[0]}/{self.months.ids[-1]}"
         integral: dict[str, str | float | int] = {}
-        if one.units in _WATER:
-            integral = {"area_integral_factor": _WATER[one.units], "area_integral_units": "km3 yr-1"}
+        if one.units in WATER:
+            integral = {"area_integral_factor": WATER[one.units], "area_integral_units": "km3 yr-1"}
         reach = max(abs(one.style.minimum), abs(one.style.maximum)) / self._years if one.style else 1.0
         trend = Quantity(
             name="trend",
@@ -113,7 +121,7 @@ class TrendRecipe:
             long_name=f"Trend of {one.long_name[0].lower()}{one.long_name[1:]}",
             cell_methods="area: mean",
             style=Style(colormap_name="rdbu", minimum=-reach, maximum=reach),
-            attributes={"trend_of": f"{self.source}/{of}", "months": span, **integral},
+            attributes={"trend_of": f"{self.source}/{of}", self._unit: span, **integral},
             **self._packing,
         )
         error = Quantity(
@@ -145,11 +153,11 @@ class TrendRecipe:
             id=f"{self.source}_trend",
             title=f"{self.whole.title}: trend",
             description=(
-                f"Linear trend of `{of}` of the collection `{self.source}` from {span}, by least squares with an "
-                "annual cycle. Standard error and p value allow for lag-1 autocorrelation of what is left (Santer et "
+                f"Linear trend of `{of}` of the collection `{self.source}` from {span}, by least squares{self._cycle}. "
+                "Standard error and p value allow for lag-1 autocorrelation of what is left (Santer et "
                 f"al., 2000). Of version {self.version}. {self.whole.description}"
             ),
-            step=f"P{self.months.starts[-1] - self.months.starts[0] + 1}M",
+            step=f"P{self._span}{self.months.step.unit}",
             quantities=(trend, error, p_value),
             map_block=1,
             series_block=None if self.whole.grid.cells <= SMALL_GRID else 120,
@@ -171,8 +179,26 @@ class TrendRecipe:
         return {"dtype": "int16", "scale_factor": step, "add_offset": 0.0, "fill_value": -32768, "quantum": step}
 
     @property
+    def _span(self) -> int:
+        """Months or years from the first to the last."""
+        return self.months.starts[-1] - self.months.starts[0] + 1
+
+    @property
     def _years(self) -> float:
-        return (self.months.starts[-1] - self.months.starts[0] + 1) / 12
+        return self._span if self.is_yearly else self._span / 12
+
+    @property
+    def is_yearly(self) -> bool:
+        """Whether periods are years."""
+        return self.months.step == YEAR
+
+    @property
+    def _unit(self) -> str:
+        return "years" if self.is_yearly else "months"
+
+    @property
+    def _cycle(self) -> str:
+        return "" if self.is_yearly else " with an annual cycle"
 
     def periods(self) -> TimeAxis:
         """One period: all months."""
@@ -197,13 +223,13 @@ class TrendRecipe:
             "trend_of": self.source,
             "variable": self.quantity.name,
             "version": self.version,
-            "months": list(self.months.ids),
-            "method": "least squares with an annual cycle; errors widened for lag-1 autocorrelation (Santer et al.)",
+            self._unit: list(self.months.ids),
+            "method": f"least squares{self._cycle}; errors widened for lag-1 autocorrelation (Santer et al.)",
         }
 
     def compute(self, periods: TimeAxis, window: Window) -> dict[str, NDArray[Any]]:  # noqa: ARG002 - there is one
         """Stored values ``(1, y, x)``; the series of SIDE x SIDE cells are in memory at a time."""
-        return self.cell_by_cell(self.product, window, _slopes)
+        return self.cell_by_cell(self.product, window, _slopes_of_years if self.is_yearly else _slopes)
 
     def cell_by_cell(self, product: Product, window: Window, fit: Fit) -> dict[str, NDArray[Any]]:
         """Stored values ``(1, y, x)`` of what is fitted to the series of each cell, SIDE x SIDE cells at a time.
@@ -256,4 +282,9 @@ class TrendRecipe:
 
 def _slopes(series: NDArray[np.floating[Any]], months: NDArray[np.int64]) -> tuple[NDArray[np.float64], ...]:
     found = ols(series, months)
+    return found.slope, found.standard_error, found.p_value
+
+
+def _slopes_of_years(series: NDArray[np.floating[Any]], years: NDArray[np.int64]) -> tuple[NDArray[np.float64], ...]:
+    found = ols(series, 12 * years, harmonics=0, least=LEAST_YEARS, every=12)
     return found.slope, found.standard_error, found.p_value

@@ -100,6 +100,11 @@ def numbers(value: Any) -> Any:
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows as a CSV file."""
+    path.write_text(as_csv(rows), encoding="utf-8")
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as CSV, columns in the order in which they first occur; empty where there is no number."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
@@ -108,7 +113,7 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         plain = numbers(row)
         writer.writerow({name: "" if value is None else value for name, value in plain.items()})
-    path.write_text(text.getvalue(), encoding="utf-8")
+    return text.getvalue()
 
 
 def check_made_from(

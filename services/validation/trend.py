@@ -22,6 +22,9 @@ type Months = NDArray[np.integer[Any]]
 LEAST_MONTHS = 24
 """Values that a trend needs. Our choice: two years."""
 
+LEAST_YEARS = 11
+"""Values that a trend of yearly values needs. Our choice: without a gap these make LEAST_PAIRS."""
+
 LEAST_PAIRS = 10
 """Neighbouring months, both with a value, that tell the autocorrelation. Our choice."""
 
@@ -88,7 +91,7 @@ class RankTrend:
     """Months with a value."""
 
 
-def ols(values: Floats, months: Months, *, harmonics: int = 1, least: int = LEAST_MONTHS) -> Trend:
+def ols(values: Floats, months: Months, *, harmonics: int = 1, least: int = LEAST_MONTHS, every: int = 1) -> Trend:
     """Least squares of a + b t + c cos(2 pi t) + s sin(2 pi t), t in years; b and how sure it is.
 
     The standard error is that of ordinary least squares for an effective sample (Santer et al., 2000, J. Geophys. Res.
@@ -106,12 +109,13 @@ def ols(values: Floats, months: Months, *, harmonics: int = 1, least: int = LEAS
         months: of the rows.
         harmonics: 1 for the annual cycle, 2 for the semi-annual one as well, 0 for none.
         least: values that a series needs, else it has no trend.
+        every: months from a value to its neighbour: 12 for yearly values, which have no annual cycle (0 harmonics).
 
     Raises:
         InputRefused: if shapes or months do not fit.
     """
     design = _design(values, months, harmonics)
-    follows = np.diff(months) == 1
+    follows = np.diff(months) == every
     parts = [
         _fit(np.asarray(values[:, start : start + BLOCK], dtype=np.float64), design, follows, least)
         for start in range(0, values.shape[1], BLOCK)

@@ -1,6 +1,6 @@
 """Volume change of a region: slopes times the areas of cells, and an error that knows how far cells err together."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from services.core.errors import InputRefused
-from services.core.grid import Grid
+from services.core.grid import Grid, Window
 
 type Floats = NDArray[np.floating[Any]]
 
@@ -31,14 +31,14 @@ AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class VolumeChange:
-    """What a region gains or loses in a year."""
+class RegionSum:
+    """Sum of value times area over a region, of a trend of water what it gains or loses in a year."""
 
-    km3_per_year: float
-    """Sum of slope times area; of water, 1 km3 is 1 Gt."""
+    total: float
+    """Sum of value times area; of cm a year as ``volume_change`` has it km3 a year, which of water are Gt a year."""
 
     standard_error: float
-    """Of that sum, with the correlation of ``length_km``."""
+    """Of that sum, with the correlation of ``length_km``; NaN, as the next two, where no cell has an error."""
 
     independent: float
     """What the error would be if every cell erred on its own: the least."""
@@ -47,16 +47,16 @@ class VolumeChange:
     """What the error would be if all cells erred together: the most."""
 
     area_km2: float
-    """Area that has a slope."""
+    """Area that has a value."""
 
     missing_km2: float
     """Area of the region that has none; it is not in the sum."""
 
     cells: int
-    """Cells that have a slope."""
+    """Cells that have a value."""
 
     without_error: int
-    """Cells of these whose slope has no standard error; they count with the mean of the others', weighted by area."""
+    """Cells of these whose value has no standard error; they count with the mean of the others', weighted by area."""
 
     length_km: float
     """Correlation of two cells a distance d apart: exp(-(d / length_km)^2)."""
@@ -64,6 +64,134 @@ class VolumeChange:
     def to_json(self) -> dict[str, Any]:
         """As JSON data."""
         return asdict(self)
+
+    def times(self, factor: float) -> "RegionSum":
+        """In another unit, one of which is ``1 / factor`` of these; more than 0."""
+        names = ("total", "standard_error", "independent", "together")
+        return replace(self, **{name: factor * getattr(self, name) for name in names})
+
+
+class Gathered:
+    """A region's cells, told window by window in any order; what is kept are sums over blocks of at most L / 8.
+
+    The variance of a sum of w_i b_i is the sum over i and j of w_i s_i w_j s_j exp(-(d_ij / L)^2), with weights w of
+    area, standard errors s and great-circle distances d (a Gaussian: our choice; mascons and smoothed harmonics err
+    together over some 300 km). With L = 0 this is the error of independent cells, which falls with their square root;
+    with L beyond the region it is the sum of all errors. Each block is taken as one place in the middle of its error:
+    1.4 million cells of 1 km become some hundreds.
+
+    Args:
+        grid: of the cells.
+        length_km: L, 0 or more; infinity if all err together.
+
+    Raises:
+        InputRefused: if the length cannot be.
+    """
+
+    def __init__(self, grid: Grid, length_km: float = LENGTH_KM) -> None:
+        if not length_km >= 0:
+            raise InputRefused(f"errors go together over 0 km or more, not {length_km}")
+        self.grid, self.length_km = grid, length_km
+        size = min(length_km, MEAN_RADIUS_KM * 1e3) / BLOCKS_PER_LENGTH
+        degree = np.radians(1.0) * MEAN_RADIUS_KM
+        self._tall = max(1, int(size / (float(grid.step_y) * degree)))
+        nearest = np.minimum.reduceat(np.abs(grid.latitudes), np.arange(0, grid.height, self._tall))
+        width = float(grid.step_x) * degree * np.maximum(np.cos(np.radians(nearest)), 1e-6)
+        self._wide = np.clip((size / width).astype(np.int64), 1, grid.width)
+        """Columns of the blocks of each row of blocks."""
+        self._total = self._area = self._missing = self._squares = self._bare_squares = 0.0
+        self._cells = self._bare = 0
+        self._blocks: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []
+
+    def add(self, values: Floats, standard_errors: Floats, share: Floats, window: Window) -> None:
+        """Take a window's cells in; none may be told twice.
+
+        Args:
+            values: ``(y, x)``, NaN where missing.
+            standard_errors: ``(y, x)``, NaN where they cannot be told.
+            share: of each cell's area that lies in the region, ``(y, x)``, 0..1.
+            window: of the grid.
+
+        Raises:
+            InputRefused: if shapes do not fit or numbers cannot be.
+        """
+        for name, field in (("values", values), ("standard errors", standard_errors), ("shares", share)):
+            if field.shape != window.shape:
+                raise InputRefused(f"{name} of {field.shape} cells do not fit a window of {window.shape}")
+        if (standard_errors < 0).any():
+            raise InputRefused(f"a standard error is never {np.nanmin(standard_errors):g}")
+        if not ((share >= 0) & (share <= 1)).all():
+            raise InputRefused("the share of a cell that lies in a region is 0 to 1")
+        areas = share * self.grid.row_areas_km2[window.rows, None]
+        known = np.isfinite(values) & (areas > 0)
+        self._missing += float(areas[~known].sum())
+        if not known.any():
+            return
+        rows, columns = np.nonzero(known)
+        area, error = areas[known], np.asarray(standard_errors, dtype=np.float64)[known]
+        bare = ~np.isfinite(error)
+        error = np.where(bare, 0.0, error) * area
+        unsaid = np.where(bare, area, 0.0)
+        self._total += float((values[known] * area).sum())
+        self._area += float(area.sum())
+        self._squares += float((error**2).sum())
+        self._bare_squares += float((unsaid**2).sum())
+        self._cells += area.size
+        self._bare += int(bare.sum())
+        rows, columns = rows + window.row, columns + window.column
+        row = rows // self._tall
+        ids, at = np.unique(row * self.grid.width + columns // self._wide[row], return_inverse=True)
+        east, north = self.grid.longitudes[columns], self.grid.latitudes[rows]
+        terms = [one * where for one in (error, unsaid) for where in (1.0, east, north)]
+        self._blocks.append((ids, np.stack([np.bincount(at, weights=term) for term in terms])))
+
+    def sum(self) -> RegionSum:
+        """What has been told so far."""
+        stated = self._area - sum(float(terms[3].sum()) for _, terms in self._blocks)
+        found = {"standard_error": np.nan, "independent": np.nan, "together": np.nan}
+        if self._cells > self._bare:
+            mean = sum(float(terms[0].sum()) for _, terms in self._blocks) / stated
+            weight, place, latitude = self._places(mean)
+            independent = self._squares + mean**2 * self._bare_squares
+            together = float(weight.sum())
+            if self.length_km == 0 or not weight.size:
+                variance = independent
+            elif np.isinf(self.length_km):
+                variance = together**2
+            else:
+                variance = _variance(weight, place, latitude, self.length_km)
+            found = {
+                "standard_error": float(np.sqrt(variance)),
+                "independent": float(np.sqrt(independent)),
+                "together": together,
+            }
+        return RegionSum(
+            total=self._total,
+            area_km2=self._area,
+            missing_km2=self._missing,
+            cells=self._cells,
+            without_error=self._bare,
+            length_km=float(self.length_km),
+            **found,
+        )
+
+    def _places(self, mean: float) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Sums of error over blocks ``(block,)``, their unit vectors ``(block, 3)``, latitudes north to south.
+
+        Args:
+            mean: error of the cells that state none.
+        """
+        ids, at = np.unique(np.concatenate([ids for ids, _ in self._blocks]), return_inverse=True)
+        terms = np.concatenate([terms for _, terms in self._blocks], axis=1)
+        joined = np.stack([np.bincount(at, weights=term, minlength=len(ids)) for term in terms])
+        weight, east, north = joined[:3] + mean * joined[3:]
+        some = weight > 0
+        weight, east, north = weight[some], east[some] / weight[some], north[some] / weight[some]
+        order = np.argsort(-north, kind="stable")
+        weight, east, north = weight[order], east[order], north[order]
+        lam, phi = np.radians(east), np.radians(north)
+        place = np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=1)
+        return weight, place, north
 
 
 def volume_change(
@@ -73,14 +201,8 @@ def volume_change(
     *,
     share: Floats | None = None,
     length_km: float = LENGTH_KM,
-) -> VolumeChange:
-    """Sum of slope times area, and its error.
-
-    The variance of a sum of w_i b_i is the sum over i and j of w_i s_i w_j s_j exp(-(d_ij / L)^2), with weights w of
-    area, standard errors s and great-circle distances d (a Gaussian: our choice; mascons and smoothed harmonics err
-    together over some 300 km). With L = 0 this is the error of independent cells, which falls with their square root;
-    with L beyond the region it is the sum of all errors. Cells are first gathered to blocks of at most L / 8, each
-    taken as one place in the middle of its error: 1.4 million cells of 1 km become some hundreds.
+) -> RegionSum:
+    """Sum of slope times area in km3 a year, and its error; see ``Gathered``.
 
     Args:
         slopes: ``(y, x)`` cm per year, NaN where missing.
@@ -92,51 +214,20 @@ def volume_change(
     Raises:
         InputRefused: if shapes do not fit, numbers cannot be, or no cell of the region has a slope with an error.
     """
-    areas = _areas(slopes, standard_errors, grid, share, length_km)
-    known = np.isfinite(slopes) & (areas > 0)
-    stated = known & np.isfinite(standard_errors)
-    if not stated.any():
-        raise InputRefused(f"none of {int((areas > 0).sum())} cells of the region has a slope with a standard error")
-    mean = np.average(standard_errors[stated], weights=areas[stated])
-    error = np.where(known, np.where(stated, standard_errors, mean) * areas, 0.0) * KM3_PER_CM_KM2
-    return VolumeChange(
-        km3_per_year=float((slopes[known] * areas[known]).sum() * KM3_PER_CM_KM2),
-        standard_error=float(np.sqrt(_variance(error, grid, length_km))),
-        independent=float(np.sqrt((error**2).sum())),
-        together=float(error.sum()),
-        area_km2=float(areas[known].sum()),
-        missing_km2=float(areas[~known].sum()),
-        cells=int(known.sum()),
-        without_error=int((known & ~stated).sum()),
-        length_km=float(length_km),
-    )
-
-
-def _areas(
-    slopes: Floats, standard_errors: Floats, grid: Grid, share: Floats | None, length_km: float
-) -> NDArray[np.float64]:
-    """Area of the region in each cell, ``(y, x)`` km2."""
-    for name, field in (("slopes", slopes), ("standard errors", standard_errors), ("shares", share)):
-        if field is not None and field.shape != grid.shape:
-            raise InputRefused(f"{name} of {field.shape} cells do not fit a grid of {grid.shape}")
-    if (standard_errors < 0).any():
-        raise InputRefused(f"a standard error is never {np.nanmin(standard_errors):g}")
-    if not length_km >= 0:
-        raise InputRefused(f"errors go together over 0 km or more, not {length_km}")
+    gathered = Gathered(grid, length_km)
     part = np.ones(grid.shape) if share is None else np.asarray(share, dtype=np.float64)
-    if not ((part >= 0) & (part <= 1)).all():
-        raise InputRefused("the share of a cell that lies in a region is 0 to 1")
-    return part * grid.row_areas_km2[:, None]
+    gathered.add(slopes, standard_errors, part, Window(row=0, column=0, height=grid.height, width=grid.width))
+    found = gathered.sum()
+    if found.cells == found.without_error:
+        raise InputRefused(f"none of {int((part > 0).sum())} cells of the region has a slope with a standard error")
+    return found.times(KM3_PER_CM_KM2)
 
 
-def _variance(error: NDArray[np.float64], grid: Grid, length_km: float) -> float:
-    """Sum over all pairs of places of error times error times correlation; ``error`` is ``(y, x)``, 0 or more."""
-    if np.isinf(length_km):
-        return float(error.sum() ** 2)
-    if length_km == 0 or not error.any():
-        return float((error**2).sum())
-    weight, place, latitude = _blocks(error, grid, length_km / BLOCKS_PER_LENGTH)
-    # rows of blocks are in order, north to south, so what is near enough lies in one run of them
+def _variance(
+    weight: NDArray[np.float64], place: NDArray[np.float64], latitude: NDArray[np.float64], length_km: float
+) -> float:
+    """Sum over all pairs of places of weight times weight times correlation; north to south."""
+    # places are in order, north to south, so what is near enough lies in one run of them
     reach = np.degrees(REACH * length_km / MEAN_RADIUS_KM) + 1e-9
     first = np.searchsorted(-latitude, -latitude - reach)
     last = np.searchsorted(-latitude, -latitude + reach, side="right")
@@ -150,35 +241,3 @@ def _variance(error: NDArray[np.float64], grid: Grid, length_km: float) -> float
         total += float(weight[start:stop] @ np.exp(-((distance / length_km) ** 2)) @ weight[near])
         start = stop
     return total
-
-
-def _blocks(
-    error: NDArray[np.float64], grid: Grid, size_km: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Sums of error over blocks ``(block,)``, their unit vectors ``(block, 3)`` and latitudes, north to south.
-
-    A block is ``tall`` rows and, by its latitude, ``wide`` columns of cells, at least one of each.
-    """
-    degree = np.radians(1.0) * MEAN_RADIUS_KM
-    tall = max(1, int(size_km / (float(grid.step_y) * degree)))
-    weights, longitudes, latitudes = [], [], []
-    for top in range(0, grid.height, tall):
-        rows = error[top : top + tall]
-        if not rows.any():
-            continue
-        middle = grid.latitudes[top : top + tall]
-        width = float(grid.step_x) * degree * max(np.cos(np.radians(np.abs(middle).min())), 1e-6)
-        wide = min(max(1, int(size_km / width)), grid.width)
-        starts = np.arange(0, grid.width, wide)
-        weight = np.add.reduceat(rows.sum(axis=0), starts)
-        held = weight > 0
-        east = np.add.reduceat(rows.sum(axis=0) * grid.longitudes, starts)[held] / weight[held]
-        north = np.add.reduceat(middle @ rows, starts)[held] / weight[held]
-        order = np.argsort(-north, kind="stable")
-        weights.append(weight[held][order])
-        longitudes.append(east[order])
-        latitudes.append(north[order])
-    weight, east, north = (np.concatenate(parts) for parts in (weights, longitudes, latitudes))
-    lam, phi = np.radians(east), np.radians(north)
-    place = np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=1)
-    return weight, place, north

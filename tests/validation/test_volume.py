@@ -6,9 +6,9 @@ from numpy.typing import NDArray
 from pyproj import Geod
 
 from services.core.errors import InputRefused
-from services.core.grid import Grid
+from services.core.grid import Grid, windows
 from services.validation import volume
-from services.validation.volume import volume_change
+from services.validation.volume import Gathered, volume_change
 
 INDIA = Grid.of(west=74, north=32, step_x="1/4", width=24, height=20)
 
@@ -66,7 +66,7 @@ def test_a_volume_is_slope_times_area() -> None:
     assert found.missing_km2 == pytest.approx(cell[3, 4], rel=1e-12)
     assert found.area_km2 == pytest.approx(cell.sum() - cell[3, 4], rel=1e-12)
     # 1 cm on 1 km2 is 1e-5 km3
-    assert found.km3_per_year == pytest.approx(-2e-5 * found.area_km2, rel=1e-12)
+    assert found.total == pytest.approx(-2e-5 * found.area_km2, rel=1e-12)
     assert found.together == pytest.approx(0.5e-5 * found.area_km2, rel=1e-12)
     assert found.cells == INDIA.cells - 1
 
@@ -124,16 +124,35 @@ def test_fine_cells_cost_little_and_err_as_coarse_ones_do() -> None:
     found = [volume_change(np.ones(grid.shape), np.full(grid.shape, 0.3), grid) for grid in (fine, coarse)]
     assert found[0].cells == 1_440_000
     assert found[0].standard_error == pytest.approx(found[1].standard_error, rel=3e-3)
-    assert len(volume._blocks(np.ones(fine.shape), fine, 300 / 8)[0]) < 1500
+    gathered = told(np.ones(fine.shape), fine, 300.0)
+    assert len(gathered._places(0.0)[0]) < 1500
+
+
+def told(errors: NDArray[np.float64], grid: Grid, length: float, rows: int = 10_000) -> Gathered:
+    """All of a grid, some rows at a time."""
+    gathered = Gathered(grid, length)
+    for window in windows(grid.shape, (rows, grid.width)):
+        part = errors[window.rows]
+        gathered.add(2 * part, part, np.ones(part.shape), window)
+    return gathered
 
 
 def test_blocks_are_in_order_for_the_search_of_near_ones() -> None:
     grid = Grid.of(west=0, north=60, step_x="1/4", width=40, height=40)
     error = np.random.default_rng(3).uniform(0, 1, grid.shape) ** 8
-    weight, place, latitude = volume._blocks(error, grid, 200.0)
+    weight, place, latitude = told(error, grid, 1600.0)._places(0.0)
     assert (np.diff(latitude) <= 0).all()
-    assert weight.sum() == pytest.approx(error.sum(), rel=1e-12)
+    assert weight.sum() == pytest.approx((error * grid.row_areas_km2[:, None]).sum(), rel=1e-12)
     np.testing.assert_allclose(np.degrees(np.arcsin(place[:, 2])), latitude, rtol=1e-12)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 20])
+def test_windows_of_any_height_say_the_same(rows: int) -> None:
+    _, errors = slopes_and_errors(INDIA)
+    errors[3:6, 2:9] = np.nan  # a mean that is known at the end only
+    whole, parts = told(errors, INDIA, 300.0).sum(), told(errors, INDIA, 300.0, rows).sum()
+    for name, value in whole.to_json().items():
+        assert parts.to_json()[name] == pytest.approx(value, rel=1e-12)
 
 
 def test_slopes_without_an_error_are_counted() -> None:
@@ -143,6 +162,8 @@ def test_slopes_without_an_error_are_counted() -> None:
     found = volume_change(slopes, errors, INDIA)
     assert found.without_error == 3
     assert found.together == pytest.approx(0.4e-5 * found.area_km2, rel=1e-12)
+    squares = (INDIA.row_areas_km2**2).sum() * INDIA.width
+    assert found.independent == pytest.approx(0.4e-5 * np.sqrt(squares), rel=1e-12)
     assert found.to_json()["length_km"] == 300.0
     exact = volume_change(slopes, np.zeros(INDIA.shape), INDIA)
     assert exact.standard_error == 0
@@ -150,7 +171,7 @@ def test_slopes_without_an_error_are_counted() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     slopes, errors = slopes_and_errors(INDIA)
-    with pytest.raises(InputRefused, match=r"slopes of \(19, 24\) cells do not fit a grid of \(20, 24\)"):
+    with pytest.raises(InputRefused, match=r"values of \(19, 24\) cells do not fit a window of \(20, 24\)"):
         volume_change(slopes[1:], errors[1:], INDIA)
     with pytest.raises(InputRefused, match=r"never -0\.1"):
         volume_change(slopes, np.where(errors > 0.8, -0.1, errors), INDIA)

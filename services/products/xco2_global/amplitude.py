@@ -17,7 +17,8 @@ from services.core.style import Style
 from services.core.time_axis import TimeAxis
 from services.pipeline.trend import TrendRecipe
 from services.products.xco2_global.analysis import PPM, Analysis
-from services.products.xco2_global.regions import HARMONICS, as_csv, region_means, table
+from services.products.xco2_global.regions import HARMONICS, region_means, table
+from services.validation.report import as_csv
 from services.validation.season import season
 from services.validation.trend import annual_cycle
 

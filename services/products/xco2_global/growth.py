@@ -18,8 +18,9 @@ from services.core.time_axis import TimeAxis
 from services.pipeline.recipe import Input
 from services.pipeline.trend import TrendRecipe
 from services.products.xco2_global.analysis import Analysis
-from services.products.xco2_global.regions import HARMONICS, as_csv, check_covered, region_means, table
+from services.products.xco2_global.regions import HARMONICS, check_covered, region_means, table
 from services.sources.polygons import Polygons, open_polygons
+from services.validation.report import as_csv
 from services.validation.trend import ols
 
 

@@ -1,7 +1,5 @@
 """Area-weighted monthly means of the globe, zones and polygons of a collection, and what is fitted to them."""
 
-import csv
-import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -120,16 +118,6 @@ def table(means: Means, months: NDArray[np.int64], level: float = 0.95) -> list[
         }
         for at, name in enumerate(means.names)
     ]
-
-
-def as_csv(rows: list[dict[str, Any]]) -> str:
-    """Rows with equal keys as text; nothing where a value is None."""
-    text = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return text.getvalue()
 
 
 def _zones(trend: TrendRecipe) -> Iterator[tuple[str, str, NDArray[np.intp]]]:
