@@ -10,6 +10,7 @@ from services.core import layout
 from services.core.catalog import Version
 from services.core.errors import DeclarationError, NothingToDo, Refused, TimeOutsideAxis
 from services.core.grid import Window, windows
+from services.core.made_from import other_files, other_settings
 from services.core.product import Product
 from services.core.segment import SegmentCog
 from services.core.time_axis import TimeAxis, blocks
@@ -233,9 +234,26 @@ def plan(  # noqa: PLR0913 - everything that decides the work
         except TimeOutsideAxis as error:
             raise Refused(f"the inputs of {product.id} do not allow {periods}: {error}") from None
     if not chosen:
-        raise NothingToDo(f"nothing to do: {product.id} already has all {len(available)} periods that the inputs allow")
+        told = f"nothing to do: {product.id} already has all {len(available)} periods that the inputs allow"
+        raise NothingToDo(told + ("" if current is None else _changed(current, inputs, models or {}, facts or {})))
     fresh = available.take(chosen)
     return _assemble(product, fresh, base, current, code, inputs, models or {}, facts or {})
+
+
+def _changed(current: Version, inputs: tuple[Input, ...], models: dict[str, str], facts: dict[str, Any]) -> str:
+    """What the published values do not follow from any more, and how to make them anew; empty where nothing is."""
+    mine = {one.name: one.sha256 for one in inputs}
+    for origin in current.provenance.values():
+        if not origin.get("inputs"):
+            continue  # copied, or of a recipe that reads nothing
+        files = other_files(origin, mine)
+        told = [f"{len(files)} of {len(mine)} files differ, first {files[0]}"] if files else []
+        told += other_settings(origin, facts.get("settings", {}))
+        told += ["models"] if origin.get("models", {}) != models else []
+        if told:
+            again = f"--periods {current.time.ids[0]}/{current.time.ids[-1]} makes them anew"
+            return f"; they were made from other inputs than these ({', '.join(told)}): {again}"
+    return ""
 
 
 def plan_compact(current: Version, code: Code) -> Plan:

@@ -1,6 +1,5 @@
 """How the product is computed: coarse balance, what each region's model says of the detail, closure, stored maps."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.gwsa import DIRECTORY
-from services.core import layout
 from services.core.errors import InputRefused, ModelRefused
 from services.core.grid import Window
 from services.core.product import Product
@@ -106,7 +104,7 @@ class Gwsa:
             "solutions": len(self.source.solution_months),
             "fill": settings.grace.fill,
             "features": self.source.features,
-            "settings": json.loads(layout.canonical(settings.model_dump(mode="json"))),
+            "settings": settings.deciding(),
             "detail": None if self.detail is None else self.detail.facts(),
         }
 
