@@ -62,8 +62,9 @@ class Report:
             self.note(f"{name.replace('_', ' ')}: not computed: {reason}")
             return ()
         self.parts[name] = told
-        write_table(self.out / f"{name}.csv", rows)
-        self.tables[name] = f"{name}.csv"
+        if rows:  # a table of nothing is an empty line
+            write_table(self.out / f"{name}.csv", rows)
+            self.tables[name] = f"{name}.csv"
         return tuple(more)
 
     def picture(self, name: str, draw: Callable[[Path], None]) -> None:
