@@ -216,6 +216,8 @@ def test_a_grid_that_changes_is_refused_on_append(tmp_path: Path) -> None:
         (["verify", "no_such_collection"], "there is no collection 'no_such_collection'", 1),
         (["ingest", "Not An Id", "missing.nc"], "'Not An Id' cannot be the id of a collection", 2),
         (["render", "sample_earth", "--bbox", "0,0,1,1"], "--bbox and --name go together", 2),
+        (["plan", "gwsa", "--inputs", "nowhere", "--bbox", "70,20,72"], "--bbox is W,S,E,N in degrees", 2),
+        (["render", "gwsa", "--inputs", "nowhere", "--bbox", "72,22,70,24", "--name", "x"], "west must be less", 2),
         (["sample", "--size", "huge"], "--size is small or study, not 'huge'", 2),
     ],
 )
