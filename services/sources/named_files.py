@@ -89,7 +89,9 @@ def read_settings[Settings: BaseModel](
     try:
         return kind.model_validate(said), document
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
+        faults = error.errors(include_url=False, include_input=False)
+        # a name written wrongly is also one that lacks: the former says what to do
+        first = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
         place = _place(first["loc"], said)
         raise InputRefused(f"{path}: {place + ': ' if place else ''}{_fact(first, kind)}") from None
 

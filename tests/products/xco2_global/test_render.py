@@ -238,7 +238,7 @@ def nothing_reaches(inputs: Path, _: Own) -> str:
 def unknown_entry(_: Path, own: Own) -> str:
     path = own(SETTINGS)
     path.write_text(path.read_text().replace('units = "m"', 'unit = "m"', 1))
-    return rf"{SETTINGS}: covariates.\d+.units?: "
+    return rf"{SETTINGS}: covariates\[\d+\] \(\w+\)\.unit: there is no such entry; did you mean units\?"
 
 
 def twice(_: Path, own: Own) -> str:
