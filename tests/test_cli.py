@@ -13,8 +13,9 @@ import pytest
 import xarray as xr
 from typer.testing import CliRunner
 
-from services import cli
+from services import cli, products
 from services.cli import app
+from services.core.errors import Refused
 
 pytestmark = pytest.mark.slow  # as a whole
 
@@ -159,8 +160,27 @@ def test_training_without_torch_says_what_to_install(tmp_path: Path) -> None:
     words = ["train", "sample_earth", "--inputs", str(tmp_path), "--out", str(tmp_path / "o")]
     done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("cenote: train needs the package torch, which is not installed: install cenote with")
+    assert done.stderr.startswith("cenote: train needs the package torch, which is not installed: in a checkout ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("product", "absent", "install"),
+    [("gwsa", "xgboost", "xgboost-cpu onnx"), ("xco2_global", "torch", "torch safetensors onnx onnxscript")],
+)
+@pytest.mark.parametrize("command", [("train", "--dry-run"), ("train",), ("export", "--dry-run")])
+def test_what_learns_is_looked_for_before_anything_else(
+    product: str, absent: str, install: str, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, absent, None)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(products.product(product), command[0], lambda *_: pytest.fail("it began"))
+    done = CliRunner().invoke(app, [command[0], product, *command[1:]])
+    assert isinstance(done.exception, Refused)
+    assert str(done.exception) == (
+        f"{command[0]} needs the package {absent}, which is not installed: in a checkout `.venv/bin/pip install "
+        f"-c constraints.txt {install}` installs it, elsewhere cenote's train extra"
+    )
 
 
 def test_the_learning_commands_say_what_they_would_do(tmp_path: Path) -> None:
@@ -196,6 +216,8 @@ def test_a_grid_that_changes_is_refused_on_append(tmp_path: Path) -> None:
         (["verify", "no_such_collection"], "there is no collection 'no_such_collection'", 1),
         (["ingest", "Not An Id", "missing.nc"], "'Not An Id' cannot be the id of a collection", 2),
         (["render", "sample_earth", "--bbox", "0,0,1,1"], "--bbox and --name go together", 2),
+        (["plan", "gwsa", "--inputs", "nowhere", "--bbox", "70,20,72"], "--bbox is W,S,E,N in degrees", 2),
+        (["render", "gwsa", "--inputs", "nowhere", "--bbox", "72,22,70,24", "--name", "x"], "west must be less", 2),
         (["sample", "--size", "huge"], "--size is small or study, not 'huge'", 2),
     ],
 )

@@ -1,6 +1,8 @@
 """Commands for models: train, export, validate."""
 
+import importlib.util
 import inspect
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +47,7 @@ def train(
 ) -> None:
     """Train a product's models; needs the train extra (torch, xgboost)."""
     work = _function(product, "train")
+    _check_training(product, "train")
     source = inputs if inputs is not None else Path(".cenote/inputs") / product
     target = out if out is not None else Path(".cenote/models") / product
     result = {"product": product, "inputs": str(source), "out": str(target), "seed": seed, "dry_run": dry_run}
@@ -73,6 +76,7 @@ def export(
 ) -> None:
     """Export trained models to ONNX with their cards; needs the train extra."""
     work = _function(product, "export")
+    _check_training(product, "export")
     source = trained if trained is not None else Path(".cenote/models") / product
     target = out if out is not None else source
     result = {"product": product, "from": str(source), "out": str(target), "dry_run": dry_run}
@@ -132,10 +136,25 @@ def _needing_training(command: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise Refused(
-            f"{command} needs the package {error.name}, which is not installed: install cenote with its train extra "
-            "(in a checkout, `make test` does)"
-        ) from None
+        raise Refused(_lacking(command, str(error.name), (str(error.name),))) from None
+
+
+def _check_training(product: str, command: str) -> None:
+    """Before minutes of work, whether what learns is there."""
+    needed: tuple[str, ...] = getattr(products.product(product), "TRAINS_WITH", ())
+    with _needing_training(command):
+        for name in needed:
+            if importlib.util.find_spec(name) is None:
+                raise Refused(_lacking(command, name, needed))
+
+
+def _lacking(command: str, name: str, needed: tuple[str, ...]) -> str:
+    # on Linux the package xgboost brings CUDA; the build without it is a package of another name, as in pyproject.toml
+    packages = ["xgboost-cpu" if one == "xgboost" and sys.platform == "linux" else one for one in needed]
+    return (
+        f"{command} needs the package {name}, which is not installed: in a checkout "
+        f"`.venv/bin/pip install -c constraints.txt {' '.join(packages)}` installs it, elsewhere cenote's train extra"
+    )
 
 
 def _function(product: str, name: str) -> Any:

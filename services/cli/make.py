@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from services import products
@@ -13,14 +14,15 @@ from services.cli.session import DryRunOption, JsonOption, Session, StoreOption,
 from services.core.catalog import Version, current_version, read_pointer
 from services.core.dataset import Dataset
 from services.core.errors import DeclarationError, NothingToDo, Refused, SettingsError
-from services.core.grid import Window
+from services.core.grid import Grid, Window
 from services.core.product import check_id
+from services.core.time_axis import TimeAxis
 from services.pipeline import models
 from services.pipeline import plan as planning
 from services.pipeline import publish as publishing
 from services.pipeline.code import packages_of, this_code
 from services.pipeline.recipe import Recipe
-from services.pipeline.subset import Subset, window_of
+from services.pipeline.subset import Subset, bounds_of, window_of
 from services.sources.options import IngestOptions
 
 InputsOption = Annotated[
@@ -185,14 +187,14 @@ def plan(
     try:
         made = _plan(recipe, current, periods=periods, keep=True)
     except NothingToDo as fact:
-        session.say({"segment": None, "lines": [str(fact)], "tasks": 0}, [str(fact)])
+        lines = [str(fact), *_remarks(recipe)]
+        session.say({"segment": None, "lines": lines, "tasks": 0}, lines)
         return
-    lines = made.lines()
+    lines = _what(made, recipe)
     estimate = getattr(recipe, "estimate", None)
     if estimate is not None and len(made.fresh):
         grid = made.product.grid
-        whole = Window(row=0, column=0, height=grid.height, width=grid.width)
-        lines += estimate(made.fresh, whole, grid.shard_shape)
+        lines += estimate(made.fresh, _whole(grid), grid.shard_shape)
     session.say({"segment": made.segment, "lines": lines, "tasks": sum(1 for _ in made.all_tasks())}, lines)
 
 
@@ -283,6 +285,8 @@ def _recipe(
     product: str, inputs: Path | None, bbox: str | None, name: str | None, models_dir: Path | None = None
 ) -> Recipe:
     package = products.product(product)
+    if bbox is not None:
+        bounds_of(bbox)  # before minutes of reading inputs
     if (bbox is None) != (name is None):
         raise SettingsError("--bbox and --name go together: a part is a collection of its own, PRODUCT_NAME")
     source = inputs if inputs is not None else Path(".cenote/inputs") / product
@@ -294,7 +298,7 @@ def _recipe(
 
 
 def _plan(recipe: Recipe, current: Version | None, *, periods: str | None, keep: bool) -> planning.Plan:
-    return planning.plan(
+    made = planning.plan(
         product=recipe.product,
         available=recipe.periods(),
         current=current,
@@ -305,6 +309,26 @@ def _plan(recipe: Recipe, current: Version | None, *, periods: str | None, keep:
         periods=periods,
         keep=keep,
     )
+    within = [name for name in recipe.periods().ids if periods is not None and name.startswith(f"{periods}-")]
+    if len(within) > 1:
+        note(f"--periods {periods} is {made.fresh.ids[0]} alone; {periods}/{periods} is all {len(within)} of it")
+    return made
+
+
+def _remarks(recipe: Recipe) -> list[str]:
+    tell = getattr(recipe, "remarks", None)
+    lines: list[str] = [] if tell is None else tell(_whole(recipe.product.grid))
+    return lines
+
+
+def _what(made: planning.Plan, recipe: Recipe) -> list[str]:
+    """What will be done, of the part in which there may be values, and what is given for it."""
+    narrow = getattr(recipe, "reach", None)
+    return [*made.lines(None if narrow is None else narrow(_whole(recipe.product.grid))), *_remarks(recipe)]
+
+
+def _whole(grid: Grid) -> Window:
+    return Window(row=0, column=0, height=grid.height, width=grid.width)
 
 
 def _make(
@@ -322,14 +346,17 @@ def _make(
 ) -> dict[str, Any]:
     """Plan, run, compose and publish; what every command that makes a version does."""
     made = _plan(recipe, current, periods=periods, keep=keep)
+    what = _what(made, recipe)  # before anything is written: it may refuse
     if dry_run:
-        return {"collection": recipe.product.id, "dry_run": True, "plan": made.lines()}
+        return {"collection": recipe.product.id, "dry_run": True, "plan": what}
     session.store.probe()
     if fresh:
         from services.pipeline import run as running  # noqa: PLC0415 - dask and the file formats are loaded by the commands that need them
 
         made = running.next_attempt(session.store, made)
-    return run_and_publish(session, made, recipe, current, workers=workers, scheduler=scheduler, publish=publish)
+    return run_and_publish(
+        session, made, recipe, current, workers=workers, scheduler=scheduler, publish=publish, lines=what
+    )
 
 
 def run_and_publish(
@@ -341,8 +368,9 @@ def run_and_publish(
     workers: int | None = None,
     scheduler: str | None = None,
     publish: bool = True,
+    lines: list[str] | None = None,
 ) -> dict[str, Any]:
-    """Run a plan and publish what it made."""
+    """Run a plan and publish what it made; ``lines`` tell the plan where it does not say enough of itself."""
     from services.pipeline import run as running  # noqa: PLC0415 - dask and the file formats are loaded by the commands that need them
 
     directories: Mapping[str, Path] = {} if recipe is None else recipe.model_directories()
@@ -350,7 +378,7 @@ def run_and_publish(
     tasks = sum(1 for _ in made.all_tasks())
     count = min(workers if workers is not None else len(os.sched_getaffinity(0)), tasks)
     with progress() as shown:
-        for line in made.lines():
+        for line in made.lines() if lines is None else lines:
             shown.note(line)
         with running.cluster(count, scheduler) as client:
             outcome = running.run(session.store, made, recipe, client, shown)
@@ -366,12 +394,32 @@ def run_and_publish(
         "executed": outcome.executed,
         "recorded": outcome.recorded,
         "periods": list(made.fresh.ids),
+        "flags": _flags(Dataset(session.store, version), made.fresh),
     }
     if not publish:
         publishing.write_version(session.store, version)
         return {**result, "version": version.id, "changed": False}
     published = publishing.publish(session.store, version)
     return {**result, "version": published.version, "seq": published.seq, "changed": published.changed}
+
+
+def _flags(dataset: Dataset, fresh: TimeAxis) -> dict[str, float]:
+    """Of each flag the share of the values that it is set for in some periods, by the coarsest level: about."""
+    level = dataset.product.grid.levels - 1
+    height, width = dataset.product.grid.level(level).shape
+    window = Window(row=0, column=0, height=height, width=width)
+    places = [dataset.time.starts.index(start) for start in fresh.starts]
+    shares: dict[str, float] = {}
+    for flag in (one for one in dataset.product.quantities if one.role == "flag"):
+        total, count = 0.0, 0.0
+        for place in places:
+            values = flag.decode(dataset.read_map(flag, place, level, window))
+            weights = dataset.read_valid_fraction(flag, place, level, window)
+            total += float(np.nansum(values * weights))
+            count += float(weights.sum())
+        if count:
+            shares[flag.name] = total / count
+    return shares
 
 
 def _check_id(name: str) -> None:
@@ -411,4 +459,8 @@ def _lines(result: dict[str, Any]) -> list[str]:
     state = f"published as seq {result['seq']}" if result.get("seq") else "not published"
     if result.get("seq") and not result["changed"]:
         state = "was current already"
-    return [f"{result['collection']}: version {result['version']} {state}"]
+    lines = [f"{result['collection']}: version {result['version']} {state}"]
+    if result.get("flags"):
+        told = ", ".join(f"{name} {share:.1%}" for name, share in result["flags"].items())
+        lines.append(f"flagged, of the values that were computed: {told}")
+    return lines

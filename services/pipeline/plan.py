@@ -10,6 +10,7 @@ from services.core import layout
 from services.core.catalog import Version
 from services.core.errors import DeclarationError, NothingToDo, Refused, TimeOutsideAxis
 from services.core.grid import Window, windows
+from services.core.made_from import other_files, other_settings
 from services.core.product import Product
 from services.core.segment import SegmentCog
 from services.core.time_axis import TimeAxis, blocks
@@ -152,11 +153,11 @@ class Plan:
             for stage in stages:
                 yield from self.tasks(stage)
 
-    @property
-    def decoded_bytes(self) -> int:
-        """Bytes of the level-0 values that are computed."""
+    def decoded_bytes(self, part: Window | None = None) -> int:
+        """Bytes of the level-0 values that are computed, of a part of the grid or of all of it."""
         width = sum(np.dtype(quantity.dtype).itemsize for quantity in self.product.quantities)
-        return len(self.fresh) * self.product.grid.cells * width
+        cells = self.product.grid.cells if part is None else part.height * part.width
+        return len(self.fresh) * cells * width
 
     def task_memory(self) -> int:
         """Bytes that the largest task holds at a time, roughly: values, their floats, and what is being coded."""
@@ -171,20 +172,28 @@ class Plan:
         cog = min(file, one, WHOLE_MAP_BYTES) + min(file, 4 * GDAL_CACHE_BYTES)
         return int(max(regions, series, cog))
 
-    def lines(self) -> list[str]:
-        """What will be done, for people."""
+    def lines(self, part: Window | None = None) -> list[str]:
+        """What will be done, for people.
+
+        Args:
+            part: of the grid in which there may be values; None: all of it.
+        """
         grid = self.product.grid
+        narrow = part is not None and part.shape != grid.shape
+        shards = [one for one in grid.shards() if part is None or _meet(one, part)]
         counts = {stage: sum(1 for _ in self.tasks(stage)) for stages in STAGES for stage in stages}
-        gaps = _gaps(self.time)
+        gaps, values = _gaps(self.time), _size(self.decoded_bytes(part))
         return [
             f"{self.product.id}: {len(self.fresh)} period{'s' if len(self.fresh) != 1 else ''} to compute"
             + (f" ({self.fresh.ids[0]} to {self.fresh.ids[-1]})" if len(self.fresh) else "")
             + f", {len(self.time)} in the new version"
             + (f", {gaps} missing inside it" if gaps else ""),
-            f"grid {grid.width} x {grid.height} cells of {_degrees(grid.step_x)} degrees, {grid.levels} levels",
-            f"regions: {sum(1 for _ in grid.shards())} of {grid.shard_shape[1]} x {grid.shard_shape[0]} cells",
+            f"grid {grid.width} x {grid.height} cells of {_degrees(grid.step_x)} degrees, {grid.levels} levels"
+            + (f"; values in {part.width} x {part.height} of them" if part is not None and narrow else ""),
+            f"regions: {len(shards)} of {grid.shard_shape[1]} x {grid.shard_shape[0]} cells"
+            + (f" with values, of {sum(1 for _ in grid.shards())}; tasks of the others do nothing" if narrow else ""),
             "tasks: " + ", ".join(f"{count} {stage}" for stage, count in counts.items() if count),
-            f"values: {_size(self.decoded_bytes)} before compression; {_size(self.task_memory())} memory a worker",
+            f"values: {values} before compression; {_size(self.task_memory())} memory a worker",
             f"inputs: {len(self.inputs)} files, {_size(sum(one.size for one in self.inputs))}"
             + (f"; models: {', '.join(sorted(self.models))}" if self.models else ""),
             f"segment {self.segment}"
@@ -233,9 +242,35 @@ def plan(  # noqa: PLR0913 - everything that decides the work
         except TimeOutsideAxis as error:
             raise Refused(f"the inputs of {product.id} do not allow {periods}: {error}") from None
     if not chosen:
-        raise NothingToDo(f"nothing to do: {product.id} already has all {len(available)} periods that the inputs allow")
+        told = f"nothing to do: {product.id} already has all {len(available)} periods that the inputs allow"
+        raise NothingToDo(told + ("" if current is None else _changed(current, inputs, models or {}, facts or {})))
     fresh = available.take(chosen)
     return _assemble(product, fresh, base, current, code, inputs, models or {}, facts or {})
+
+
+def _meet(one: Window, other: Window) -> bool:
+    return (
+        one.row < other.row + other.height
+        and other.row < one.row + one.height
+        and one.column < other.column + other.width
+        and other.column < one.column + one.width
+    )
+
+
+def _changed(current: Version, inputs: tuple[Input, ...], models: dict[str, str], facts: dict[str, Any]) -> str:
+    """What the published values do not follow from any more, and how to make them anew; empty where nothing is."""
+    mine = {one.name: one.sha256 for one in inputs}
+    for origin in current.provenance.values():
+        if not origin.get("inputs"):
+            continue  # copied, or of a recipe that reads nothing
+        files = other_files(origin, mine)
+        told = [f"{len(files)} of {len(mine)} files differ, first {files[0]}"] if files else []
+        told += other_settings(origin, facts.get("settings", {}))
+        told += ["models"] if origin.get("models", {}) != models else []
+        if told:
+            again = f"--periods {current.time.ids[0]}/{current.time.ids[-1]} makes them anew"
+            return f"; they were made from other inputs than these ({', '.join(told)}): {again}"
+    return ""
 
 
 def plan_compact(current: Version, code: Code) -> Plan:

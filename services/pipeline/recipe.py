@@ -76,6 +76,10 @@ class Recipe(Protocol):
     that joins ``facts`` in the version. It does not decide the bytes of the segment: asked for later, or of other
     regions, it makes another version of the same segment.
 
+    A recipe may have ``remarks(window) -> list[str]``: lines for people about what is given for a window of its grid,
+    told by ``plan``, and by ``render`` before it computes; it may refuse what cannot be with InputRefused. One that has
+    values in a part of its grid only may have ``reach(window) -> Window``, the part of a window in which they lie.
+
     A recipe whose ``compute`` does not look at every input again may have ``check_inputs()``, which raises InputRefused
     if one is not what it was when it was planned with; it is called before what was computed is sealed.
     """

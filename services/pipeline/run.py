@@ -111,6 +111,7 @@ def cluster(workers: int, scheduler: str | None = None) -> Iterator[Client | Non
     """
     # dask tells every move of its scheduler; here the progress of the tasks is told
     logging.getLogger("distributed").setLevel(logging.WARNING)
+    logging.getLogger("distributed.nanny").addFilter(_is_worth_telling)
     with dask.config.set(DASK):
         if scheduler is not None:
             _refuse_plain(scheduler)
@@ -135,6 +136,11 @@ def cluster(workers: int, scheduler: str | None = None) -> Iterator[Client | Non
                 Client(local) as client,
             ):
                 yield client
+
+
+def _is_worth_telling(record: logging.LogRecord) -> bool:
+    # at the end of a run whose work is recorded: a worker that takes its time to end is ended, and nothing is lost
+    return "still alive after" not in record.getMessage()
 
 
 def _refuse_plain(scheduler: str) -> None:

@@ -16,11 +16,11 @@ from services.core.time_axis import TimeAxis
 from services.pipeline.recipe import Each, Input, Recipe
 
 
-def window_of(grid: Grid, bbox: str) -> Window:
-    """The cells of a grid that a ``W,S,E,N`` touches.
+def bounds_of(bbox: str) -> tuple[Fraction, Fraction, Fraction, Fraction]:
+    """West, south, east, north of a ``W,S,E,N`` in degrees.
 
     Raises:
-        SettingsError: if it is malformed, touches none, or crosses the seam of a global grid.
+        SettingsError: if it is malformed, or no box.
     """
     try:
         west, south, east, north = (Fraction(part.strip()) for part in bbox.split(","))
@@ -30,6 +30,16 @@ def window_of(grid: Grid, bbox: str) -> Window:
         raise SettingsError(f"--bbox {bbox}: latitudes are -90..90")
     if not (west < east and south < north):
         raise SettingsError(f"--bbox {bbox}: west must be less than east and south less than north")
+    return west, south, east, north
+
+
+def window_of(grid: Grid, bbox: str) -> Window:
+    """The cells of a grid that a ``W,S,E,N`` touches.
+
+    Raises:
+        SettingsError: if it is malformed, touches none, or crosses the seam of a global grid.
+    """
+    west, south, east, north = bounds_of(bbox)
     if grid.is_global and east - west < 360 and east > grid.west and west < grid.east:
         # what lies beyond the seam is on the other side of the map: cutting it off would be silent
         edge = grid.west if west < grid.west else grid.east if east > grid.east else None
@@ -108,6 +118,20 @@ class Subset:
         tell = getattr(self.whole, "estimate", None)
         lines: list[str] = [] if tell is None else tell(periods, self._outer(window), shard)
         return lines
+
+    def remarks(self, window: Window) -> list[str]:
+        """What the whole says of a window inside this window; nothing where it says nothing."""
+        tell = getattr(self.whole, "remarks", None)
+        lines: list[str] = [] if tell is None else tell(self._outer(window))
+        return lines
+
+    def reach(self, window: Window) -> Window:
+        """The part of a window inside this window in which the whole may have values."""
+        narrow = getattr(self.whole, "reach", None)
+        if narrow is None:
+            return window
+        outer: Window = narrow(self._outer(window))
+        return replace(outer, row=outer.row - self.window.row, column=outer.column - self.window.column)
 
     def compute(self, periods: TimeAxis, window: Window) -> dict[str, NDArray[Any]]:
         """The values of a window inside this window."""

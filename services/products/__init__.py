@@ -9,6 +9,7 @@ A product package exports
   set of its inputs, for ``cenote sample``;
 - optionally ``train(inputs: Path, out: Path, seed: int, note, each)`` and ``export(trained: Path, out: Path, note)``:
   make its models again; ``each`` does work where the command was told to, ``each.client`` is its cluster, or None;
+- optionally ``TRAINS_WITH: tuple[str, ...]``: packages that these need and rendering does not, looked for first;
 - optionally ``ANALYSES: dict[str, Callable]``: analyses of published collections for ``cenote analyse``, by name; each
   makes a recipe of ``(store, dataset, *, variable, periods)`` and, if it has it as a parameter, ``inputs: Path``;
 - optionally ``sample_area(size: str) -> str``: the part (W,S,E,N) that ``cenote sample`` renders as ``PRODUCT_sample``.

@@ -1,11 +1,14 @@
 """Inputs of a product named in a TOML file of their directory: which entry is which files."""
 
+import difflib
 import glob
+import re
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from services.core.errors import InputRefused
 from services.sources import documents
@@ -80,13 +83,64 @@ def read_settings[Settings: BaseModel](
         raise InputRefused(f"{path.parent} holds no {path.name}, which says what each file is{shown}")
     document, body = documents.read(str(path))
     try:
-        return kind.model_validate(tomllib.loads(documents.text(str(path), body))), document
+        said = tomllib.loads(documents.text(str(path), body))
     except tomllib.TOMLDecodeError as error:
         raise InputRefused(f"{path} is no TOML: {error}") from None
+    try:
+        return kind.model_validate(said), document
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise InputRefused(f"{path}: {place + ': ' if place else ''}{first['msg']}") from None
+        faults = error.errors(include_url=False, include_input=False)
+        # a name written wrongly is also one that lacks: the former says what to do
+        first = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
+        place = _place(first["loc"], said)
+        raise InputRefused(f"{path}: {place + ': ' if place else ''}{_fact(first, kind)}") from None
+
+
+def _place(loc: tuple[int | str, ...], said: Any) -> str:
+    """An entry as its writer knows it: of several tables of a kind its name, and its number from 1."""
+    told: list[str] = []
+    for part in loc:
+        try:
+            said = said[part]
+        except (LookupError, TypeError):
+            said = None
+        if isinstance(part, int) and told:
+            name = said.get("name") if isinstance(said, dict) else None
+            told[-1] += f"[{part + 1}]" + (f" ({name})" if isinstance(name, str) else "")
+        else:
+            told.append(str(part))
+    return ".".join(told)
+
+
+def _fact(error: ErrorDetails, kind: type[BaseModel]) -> str:
+    """What does not hold, without the words of the library."""
+    entry = str(error["loc"][-1]) if error["loc"] else ""
+    if error["type"] == "extra_forbidden":
+        table = _table(kind, error["loc"][:-1])
+        known = () if table is None else tuple(table.model_fields)
+        near = difflib.get_close_matches(entry, known, n=1)
+        return "there is no such entry" + (f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}")
+    if error["type"] == "missing":
+        return "it is not there, and must be"
+    if error["type"] in {"model_type", "dict_type"}:
+        return "it should be a table of entries"
+    return re.sub(r"^(Input|String|List|Tuple) should", "it should", error["msg"].removeprefix("Value error, "))
+
+
+def _table(kind: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseModel] | None:
+    """What a table of the file must hold; None where it cannot be told."""
+    found: type[BaseModel] | None = kind
+    for part in loc:
+        if isinstance(part, str):
+            field = None if found is None else found.model_fields.get(part)
+            found = None if field is None else _model_in(field.annotation)
+    return found
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for one in get_args(annotation) if (model := _model_in(one)) is not None), None)
 
 
 def relative(place: Path, location: str) -> str:

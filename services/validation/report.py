@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from services.core.catalog import Version
 from services.core.errors import InputRefused
+from services.core.made_from import other_files, other_settings
 
 type Note = Callable[[str], None]
 type Rows = list[dict[str, Any]]
@@ -46,19 +48,23 @@ class Report:
             raise InputRefused(f"{self.out} cannot be written: {error.strerror}") from None
 
     def part[T](self, name: str, compute: Callable[[], tuple[dict[str, Any], Rows, *tuple[T, ...]]]) -> tuple[T, ...]:
-        """Compute a part and write its table; where it cannot be, its reason stands there, and is told."""
+        """Compute a part and write its table; where it cannot be, its reason stands there, and is told.
+
+        A file that does not hold is such a reason: it must not take what the other parts say away.
+        """
         self.note(f"{name.replace('_', ' ')} ...")
         # what an earlier report left must not pass for this one's
         (self.out / f"{name}.csv").unlink(missing_ok=True)
         try:
             told, rows, *more = compute()
-        except NotComputed as reason:
+        except (NotComputed, InputRefused) as reason:
             self.parts[name] = {"not_computed": str(reason)}
             self.note(f"{name.replace('_', ' ')}: not computed: {reason}")
             return ()
         self.parts[name] = told
-        write_table(self.out / f"{name}.csv", rows)
-        self.tables[name] = f"{name}.csv"
+        if rows:  # a table of nothing is an empty line
+            write_table(self.out / f"{name}.csv", rows)
+            self.tables[name] = f"{name}.csv"
         return tuple(more)
 
     def picture(self, name: str, draw: Callable[[Path], None]) -> None:
@@ -117,24 +123,40 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def check_made_from(
-    collection: str, provenance: Mapping[str, Mapping[str, Any]], mine: Mapping[str, str], where: str
+    version: Version, mine: Mapping[str, str], settings: Mapping[str, Any], where: str, *, unknown: str | None = None
 ) -> None:
     """Scores of a version against inputs that it was not made from would be scores of nothing.
 
     Args:
-        collection: its id.
-        provenance: of the version: of each segment what it was made from.
+        version: with what each of its segments was made from.
         mine: digest of each file that there is, by name.
+        settings: those that values follow from, as JSON data.
         where: they lie.
+        unknown: a file that cannot be told here, such as a part of the model.
 
     Raises:
-        InputRefused: if files differ; names the first.
+        InputRefused: if files or settings differ; names the first, and what to do.
     """
-    for segment, origin in provenance.items():
-        used = {one["name"]: one["sha256"] for one in origin.get("inputs", [])}
-        other = sorted(name for name in mine.keys() | used.keys() if mine.get(name) != used.get(name))
-        if other:
-            raise InputRefused(
-                f"{collection} (segment {segment}) was made from other inputs than {where} holds: {len(other)} files "
-                f"differ, first {other[0]}"
-            )
+    name = version.product.id
+    for segment, origin in version.provenance.items():
+        files = [one for one in other_files(origin, mine) if one != unknown]
+        entries = other_settings(origin, settings)
+        if not files and not entries:
+            continue
+        facts = origin.get("facts", {})
+        part = facts.get("part_of")
+        words = f"cenote render {part or name} --inputs {where}"
+        if part is not None:
+            box = ",".join(f"{edge:g}" for edge in facts["bbox"])
+            words += f" --bbox {box} --name {name.removeprefix(f'{part}_')}"
+        words += f" --periods {version.time.ids[0]}/{version.time.ids[-1]}"
+        told = []
+        if files:
+            told.append(f"{len(files)} of {len(mine)} files differ, first {files[0]}")
+        if entries:
+            told.append(f"its settings say something else in {', '.join(entries)}")
+        raise InputRefused(
+            f"{name} (segment {segment}) was made from other inputs than {where} holds: {' and '.join(told)}; name the "
+            f"folder that it was made from (--inputs), or render it anew from this one, with the --models you have: "
+            f"`{words}`"
+        )

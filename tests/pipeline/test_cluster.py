@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -333,3 +334,12 @@ def test_a_scheduler_by_address_and_workers_of_other_code(tmp_path: Path) -> Non
     version = current(store)
     assert version is not None
     assert len(version.time) == 1
+
+
+def test_a_worker_that_is_slow_to_end_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with running.cluster(0) as client:
+        assert client is None
+    logger = logging.getLogger("distributed.nanny")
+    logger.warning("Worker process still alive after 4.0 seconds, killing")
+    logger.warning("Worker exceeded 95% memory budget. Restarting")
+    assert [record.message for record in caplog.records] == ["Worker exceeded 95% memory budget. Restarting"]

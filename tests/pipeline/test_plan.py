@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 import pytest
 
+from services.core.catalog import Run, Version
+from services.core.errors import NothingToDo
 from services.core.grid import Grid
 from services.core.product import Product
 from services.core.quantity import Quantity
@@ -60,3 +62,30 @@ def test_the_memory_of_a_cog_does_not_grow_with_its_file() -> None:
 def test_whatever_decides_the_values_decides_the_segment(change: dict[str, Any]) -> None:
     assert plan(**GIVEN).segment == plan(**GIVEN).segment
     assert plan(**(GIVEN | change)).segment != plan(**GIVEN).segment
+
+
+def test_nothing_to_do_says_what_the_published_values_do_not_follow_from() -> None:
+    settings = {"facts": {"settings": {"fill": "ssa"}}}
+    given = GIVEN | settings
+    first = plan(**given)
+    run = (Run(segment=first.segment, periods=first.fresh),)
+    listed = [{"name": one.name, "size": one.size, "sha256": one.sha256} for one in first.inputs]
+    version = Version(
+        product=PRODUCT,
+        time=first.time,
+        segments={first.segment: "0" * 64},
+        maps=run,
+        series=run,
+        cogs=(),
+        anchor=first.anchor,
+        parent=None,
+        provenance={first.segment: {"inputs": listed, "models": {}, "facts": first.facts}},
+    )
+    with pytest.raises(NothingToDo, match=r"already has all 12 periods that the inputs allow$"):
+        plan(**(given | {"current": version}))
+    other = {"inputs": (Input(name="a.tif", size=1, sha256="2" * 64),), "facts": {"settings": {"fill": "linear"}}}
+    told = r"other inputs than these \(1 of 1 files differ, first a\.tif, fill\): --periods 2001-01/2001-12 makes them"
+    with pytest.raises(NothingToDo, match=told):
+        plan(**(given | other | {"current": version}))
+    with pytest.raises(NothingToDo, match=r"other inputs than these \(models\)"):
+        plan(**(given | {"current": version, "models": {"net": "3" * 64}}))

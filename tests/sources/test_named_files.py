@@ -1,20 +1,40 @@
 """A product's settings file: what it names is found, what it must not hold is refused with the entry."""
 
 from pathlib import Path
+from typing import Self
 
 import pytest
+from pydantic import model_validator
 
 from services.core.errors import InputRefused
-from services.sources.named_files import Files, Part, read_settings, relative
+from services.sources.named_files import Files, Name, Part, read_settings, relative
 
 
 class Maps(Files):
     name: str
 
 
+class Layer(Files):
+    name: Name
+    units: str
+    monthly: bool = False
+
+
 class Settings(Part):
     maps: Maps
     step: int = 1
+    layers: tuple[Layer, ...] = ()
+    other: Layer | None = None
+
+    @model_validator(mode="after")
+    def _holds(self) -> Self:
+        if self.step > 9:
+            raise ValueError(f"step is {self.step}, and 9 is the most")
+        return self
+
+
+LAYER = '[[layers]]\nname = "a"\nunits = "1"\nfiles = "a.tif"\n'
+MAPS = '[maps]\nname = "x"\nfiles = "a.tif"\n'
 
 
 def written(directory: Path, text: str) -> Path:
@@ -39,9 +59,28 @@ def test_entries_are_read_and_their_files_found_in_the_order_of_names(tmp_path: 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('[maps]\nname = "x"\n', r"some.toml: maps.files: Field required"),
-        ('[maps]\nname = "x"\nfiles = "a.tif"\nfile = "a"\n', r"maps.file: Extra inputs are not permitted"),
-        ('step = "many"\n[maps]\nname = "x"\nfiles = "a.tif"\n', r"step: Input should be a valid integer"),
+        ('[maps]\nname = "x"\n', r"some.toml: maps.files: it is not there, and must be$"),
+        (
+            '[maps]\nname = "x"\nfiles = "a.tif"\nfile = "a"\n',
+            r"maps.file: there is no such entry; did you mean files\?$",
+        ),
+        ('step = "many"\n[maps]\nname = "x"\nfiles = "a.tif"\n', r"step: it should be a valid integer"),
+        ('step = 10\n[maps]\nname = "x"\nfiles = "a.tif"\n', r"some.toml: step is 10, and 9 is the most$"),
+        (
+            f"{MAPS}{LAYER}[[layers]]\nname = 'sand'\nunits = '1'\nfiles = 'a.tif'\nmontly = true\n",
+            r"some.toml: layers\[2\] \(sand\)\.montly: there is no such entry; did you mean monthly\?$",
+        ),
+        (
+            f'{MAPS}[[layers]]\nname = "Sand Share"\nunits = "1"\nfiles = "a.tif"\n',
+            r"layers\[1\] \(Sand Share\)\.name: it should match pattern",
+        ),
+        (
+            f"{MAPS}[other]\nxyz = 1\nname = 'a'\nunits = '1'\nfiles = 'a'\n",
+            r"other\.xyz: .*; there are files, name, un",
+        ),
+        (f"{MAPS}colour = 1\n", r"maps.colour: there is no such entry; there are files, name$"),
+        (f"colour = 1\n{MAPS}", r"toml: colour: there is no such entry; there are maps, step, layers, other$"),
+        (f"other = 1\n{MAPS}", r"toml: other: it should be a table of entries$"),
         ("[maps\n", r"some.toml is no TOML: "),
     ],
 )

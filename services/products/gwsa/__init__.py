@@ -10,4 +10,17 @@ from services.products.gwsa.validation import validate
 ANALYSES = {"footprint": FootprintRecipe.of}
 """Name -> what makes a recipe of a published collection and a directory of inputs, for ``cenote analyse``."""
 
-__all__ = ["ANALYSES", "PRODUCT", "export", "open_recipe", "sample_area", "train", "validate", "write_sample"]
+TRAINS_WITH = ("xgboost", "onnx")
+"""Packages that ``train`` and ``export`` need beyond those that render."""
+
+__all__ = [
+    "ANALYSES",
+    "PRODUCT",
+    "TRAINS_WITH",
+    "export",
+    "open_recipe",
+    "sample_area",
+    "train",
+    "validate",
+    "write_sample",
+]

@@ -62,7 +62,7 @@ class Coarse:
         """Where the fields of these inputs, with this code, are or will be."""
         told = {
             "inputs": [[one.name, one.size, one.sha256] for one in inputs.digests],
-            "settings": inputs.settings.model_dump(mode="json"),
+            "settings": inputs.settings.deciding(),
         }
         return cls(
             directory=prepared(inputs.directory, told),

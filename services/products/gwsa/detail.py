@@ -116,14 +116,13 @@ class Detail:
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             raise ModelRefused(f"{path} does not hold: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        _check_features(f"{path}: the models", document.features, taken)
         digests: dict[str, str] = {}
         for region in document.regions:
             if region.weight > 0:
                 card = _opened(directory / region.name, engine).card
                 _check(card, taken)
                 digests[f"gwsa_{region.name}"] = card.digest
-        if list(document.features.items()) != list(taken.items()):
-            raise ModelRefused(f"{path}: the models take {document.features}, the inputs give {dict(taken)}")
         if document.synthetic != synthetic:
             kinds = ["measured", "synthetic"]
             raise ModelRefused(
@@ -283,9 +282,31 @@ def _opened(directory: Path, engine: Engine) -> Predictor:
         raise ModelRefused(str(error)) from error
 
 
+def _check_features(whose: str, needed: Mapping[str, str], given: Mapping[str, str]) -> None:
+    """Refuse other features than the models learned from; names them.
+
+    Args:
+        whose: begins the sentence.
+        needed: names in order, and units.
+        given: the same.
+    """
+    lacking = ", ".join(name for name in needed if name not in given)
+    further = ", ".join(name for name in given if name not in needed)
+    other = [name for name in needed if given.get(name, needed[name]) != needed[name]]
+    verb = "needs" if whose.endswith(" it") else "need"
+    if lacking:
+        raise ModelRefused(f"{whose} {verb} {lacking}, which the inputs have not")
+    if further:
+        raise ModelRefused(f"{whose} did not learn from {further}, which the inputs have")
+    if other:
+        name = other[0]
+        raise ModelRefused(f"{whose} {verb} {name} in {needed[name]!r}, and the inputs give it in {given[name]!r}")
+    if list(needed) != list(given):
+        raise ModelRefused(f"{whose} {verb} predictors in the order {', '.join(needed)}, not {', '.join(given)}")
+
+
 def _check(card: ModelCard, taken: Mapping[str, str]) -> None:
     found = {feature.name: feature.units for tensor in card.inputs for feature in tensor.features}
-    if list(found.items()) != list(taken.items()):
-        raise ModelRefused(f"model {card.name} takes {found}, the inputs give {dict(taken)}")
+    _check_features(f"model {card.name}: it", found, taken)
     if [(tensor.name, tensor.units) for tensor in card.outputs] != [("gwsa", "cm")]:
         raise ModelRefused(f"model {card.name} gives {[tensor.name for tensor in card.outputs]}, not gwsa in cm")

@@ -1,13 +1,15 @@
 """What a directory of inputs holds: ``gwsa.toml`` says which file is what; all that it names is opened and checked."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
+from services.core import layout
 from services.core.errors import InputRefused
 from services.core.grid import Window
 from services.core.time_axis import Step, TimeAxis
@@ -16,7 +18,6 @@ from services.products.gwsa.declaration import BASE_MONTHS, BASELINE, COARSE
 from services.products.gwsa.gaps import METHODS
 from services.products.gwsa.months import assign
 from services.sources import files
-from services.sources.documents import Document
 from services.sources.field import Field as Raster
 from services.sources.field import open_field
 from services.sources.files import Source
@@ -126,7 +127,7 @@ class WellSettings(Files):
     """Wells for validation; see ``services.sources.wells``."""
 
     sites: str | None = None
-    measures: str = "depth"
+    measures: Literal["head", "depth"] = "depth"
     units: str = "m"
     specific_yield: float | None = Field(default=None, gt=0, lt=1)
 
@@ -149,6 +150,11 @@ class Settings(Part):
     """Whether models infer what varies within 1/4 degree; if not, the coarse field is only spread."""
 
     synthetic: bool = False
+
+    def deciding(self) -> dict[str, Any]:
+        """What the values follow from, as JSON data: not the wells, nor how trees are grown, which the models tell."""
+        told = json.loads(layout.canonical(self.model_dump(mode="json", exclude={"wells"})))
+        return {**told, "trees": {"engine": self.trees.engine}}
 
     @model_validator(mode="after")
     def _holds(self) -> Self:
@@ -179,9 +185,6 @@ class Inputs:
 
     directory: Path
     settings: Settings
-    settings_file: Document
-    """gwsa.toml."""
-
     solution: Mascons
     other: Mascons | None
     gldas: Gldas
@@ -202,14 +205,14 @@ class Inputs:
     @classmethod
     def find(cls, directory: Path) -> "Inputs":
         """Open everything that ``gwsa.toml`` names."""
+        directory = directory.resolve()  # so that a file has one name however its place is spelled
         path = directory / SETTINGS
-        settings, settings_file = read_settings(path, Settings, described=README)
+        settings, _ = read_settings(path, Settings, described=README)
         solution = open_mascons(settings.grace.path(path, "grace"))
         other = None if settings.grace.other is None else open_mascons(settings.grace.other.path(path, "grace.other"))
         found = cls(
-            directory=directory.resolve(),
+            directory=directory,
             settings=settings,
-            settings_file=settings_file,
             solution=solution,
             other=other,
             gldas=open_gldas(settings.gldas.paths(path, "gldas")),
@@ -273,10 +276,11 @@ class Inputs:
         known = [source for source in sources if source.sha256]
         digests: dict[str, Input] = {}
         outlines = [document for polygons in self._polygons for document in polygons.documents]
-        read: list[Source | Document] = [*known, *files.hashed(plain, progress), *outlines, self.settings_file]
-        for source in read:
-            name = relative(self.directory, source.location)
-            digests[name] = Input(name=name, size=source.size, sha256=source.sha256)
+        read = [(one.location, one.size, one.sha256) for one in (*known, *files.hashed(plain, progress))]
+        read += [(one.location, one.size, one.sha256) for one in outlines]
+        for location, size, sha256 in read:
+            name = relative(self.directory, location)
+            digests[name] = Input(name=name, size=size, sha256=sha256)
         return replace(self, digests=tuple(digests[name] for name in sorted(digests)))
 
     @property

@@ -1,6 +1,5 @@
 """How the product is computed: coarse balance, what each region's model says of the detail, closure, stored maps."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.gwsa import DIRECTORY
-from services.core import layout
 from services.core.errors import InputRefused, ModelRefused
 from services.core.grid import Window
 from services.core.product import Product
@@ -30,8 +28,10 @@ from services.products.gwsa.declaration import (
     UNCERTAINTY,
 )
 from services.products.gwsa.detail import Detail
+from services.products.gwsa.given import about_months, check_given, part_of
 from services.products.gwsa.inputs import SETTINGS, Inputs
 from services.products.gwsa.land import land_of
+from services.products.gwsa.levels import about_wells
 from services.products.gwsa.reach import Reach
 from services.products.gwsa.refine import DETAIL_HALO, HALO, Blocks, extended, interpolated, refined
 from services.sources.polygons import covered
@@ -106,20 +106,26 @@ class Gwsa:
             "solutions": len(self.source.solution_months),
             "fill": settings.grace.fill,
             "features": self.source.features,
-            "settings": json.loads(layout.canonical(settings.model_dump(mode="json"))),
+            "settings": settings.deciding(),
             "detail": None if self.detail is None else self.detail.facts(),
         }
 
     def estimate(self, periods: TimeAxis, window: Window, shard: tuple[int, int]) -> list[str]:
         """What a render of some periods of a window will cost, as ``Recipe`` says it."""
-        area = self.source.window
-        top, left = max(window.row, area.row * FACTOR), max(window.column, area.column * FACTOR)
-        bottom = min(window.row + window.height, (area.row + area.height) * FACTOR)
-        right = min(window.column + window.width, (area.column + area.width) * FACTOR)
-        if top >= bottom or left >= right:
-            return ["detail: nothing of this lies in the area of the inputs"]
-        part = Window(row=top, column=left, height=bottom - top, width=right - left)
-        return told(self.detail, self.source.land, part, shard, len(periods))
+        return told(self.detail, self.source.land, part_of(self.source, window), shard, len(periods))
+
+    def reach(self, window: Window) -> Window:
+        """The part of a window in which there may be values, as ``Recipe`` says it."""
+        return part_of(self.source, window)
+
+    def remarks(self, window: Window) -> list[str]:
+        """What is given for a window, as ``Recipe`` says it.
+
+        Raises:
+            InputRefused: if it has no land, or a predictor has no value there.
+        """
+        check_given(self.source, part_of(self.source, window), self.source.periods.starts[0])
+        return [about_months(self.source), *about_wells(self.source)]
 
     def prepare(self, each: Each, note: Callable[[str], None]) -> None:
         """Compute the coarse fields, unless they are there.

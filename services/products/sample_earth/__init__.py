@@ -6,4 +6,7 @@ from services.products.sample_earth.sample import write_sample
 from services.products.sample_earth.score import validate
 from services.products.sample_earth.training import export, train
 
-__all__ = ["PRODUCT", "export", "open_recipe", "train", "validate", "write_sample"]
+TRAINS_WITH = ("torch", "safetensors", "onnx", "onnxscript")
+"""Packages that ``train`` and ``export`` need beyond those that render."""
+
+__all__ = ["PRODUCT", "TRAINS_WITH", "export", "open_recipe", "train", "validate", "write_sample"]

@@ -18,4 +18,17 @@ ANALYSES = {
 }
 """Name -> what makes a recipe of a published collection, for ``cenote analyse``."""
 
-__all__ = ["ANALYSES", "PRODUCT", "export", "open_recipe", "sample_area", "train", "validate", "write_sample"]
+TRAINS_WITH = ("torch", "safetensors", "onnx", "onnxscript")
+"""Packages that ``train`` and ``export`` need beyond those that render."""
+
+__all__ = [
+    "ANALYSES",
+    "PRODUCT",
+    "TRAINS_WITH",
+    "export",
+    "open_recipe",
+    "sample_area",
+    "train",
+    "validate",
+    "write_sample",
+]

@@ -1,14 +1,16 @@
 """What a directory of inputs holds: ``xco2.toml`` says which file is what; all that it names is opened and checked."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
+from services.core import layout
 from services.core.errors import InputRefused, SettingsError
 from services.core.grid import Grid
 from services.core.time_axis import Step, TimeAxis
@@ -19,7 +21,6 @@ from services.sources.along_track import ErrorModel
 from services.sources.carbontracker import Background as Columns
 from services.sources.carbontracker import open_background
 from services.sources.cells import LEAST_ERROR, MOST_ERROR
-from services.sources.documents import Document
 from services.sources.field import Field as Raster
 from services.sources.field import open_field
 from services.sources.files import Source
@@ -193,6 +194,12 @@ class Settings(Part):
 
     synthetic: bool = False
 
+    def deciding(self) -> dict[str, Any]:
+        """What the values follow from, as JSON data: not what validation and analyses read, nor how it learns."""
+        told = self.model_dump(mode="json", exclude={"stations", "training", "hotspots", "land"})
+        found: dict[str, Any] = json.loads(layout.canonical(told))
+        return found
+
     @model_validator(mode="after")
     def _holds(self) -> Self:
         names = [name for one in self.covariates for name in one.features]
@@ -241,9 +248,6 @@ class Inputs:
 
     directory: Path
     settings: Settings
-    settings_file: Document
-    """xco2.toml."""
-
     soundings: Lite
     covariates: tuple[Raster, ...]
     """In the order of the settings."""
@@ -258,7 +262,7 @@ class Inputs:
         """Open everything that ``xco2.toml`` names."""
         directory = directory.resolve()  # so that a file has one name however its place is spelled
         path = directory / SETTINGS
-        settings, settings_file = read_settings(path, Settings, described=README)
+        settings, _ = read_settings(path, Settings, described=README)
         asked = settings.soundings
         unknown = sorted(set(asked.modes) - set(MODES))
         if unknown:
@@ -280,7 +284,6 @@ class Inputs:
         found = cls(
             directory=directory,
             settings=settings,
-            settings_file=settings_file,
             soundings=open_lite(
                 asked.paths(path, "soundings"),
                 scale=asked.scale,
@@ -332,7 +335,7 @@ class Inputs:
     def hashed(self, progress: Callable[[int, int], None] | None = None) -> "Inputs":
         """The same with the digest of every file."""
         soundings = self.soundings.hashed(progress)
-        read = [*soundings.inputs(), self.settings_file.input()]
+        read = [*soundings.inputs()]
         for one in self.covariates:  # hashed when they were opened
             read += [Input(name=s.location, size=s.size, sha256=s.sha256) for s in one.recipe.table.sources]
         if self.mauna_loa is not None:

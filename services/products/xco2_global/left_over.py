@@ -71,6 +71,7 @@ class LeftOver:
             )
         asked = {
             "inputs": [[one.name, one.size, one.sha256] for one in inputs.digests],
+            "settings": inputs.settings.deciding(),
             "model": [network.digest, network.document.sha256],
             "cells": observed.directory.name,
         }

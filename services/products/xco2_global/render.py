@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from models.xco2_global import DIRECTORY
 from models.xco2_global.signature import MONTHS
-from services.core import layout
 from services.core.errors import ModelRefused
 from services.core.grid import Window, windows
 from services.core.product import Product
@@ -109,7 +108,7 @@ class Xco2:
             "soundings": self.source.soundings.lines(),
             "background": json.loads(self.network.fitted.model_dump_json()),
             "features": settings.features,
-            "settings": json.loads(layout.canonical(settings.model_dump(mode="json"))),
+            "settings": settings.deciding(),
         }
 
     def prepare(self, each: Each, note: Callable[[str], None]) -> None:

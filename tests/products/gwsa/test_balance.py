@@ -195,7 +195,11 @@ def spoilt(written: Path, tmp_path: Path, old: str, new: str) -> Path:
         ('units = "K"', 'units = "degC"', r"air_temperature is in 'K', and 'degC' is asked for"),
         ('files = "CSR_GRACE*.nc"', 'files = "*.nc"', r"grace must be one file"),
         ("[grace]", '[grace]\nfill = "guess"', r"no way of filling called 'guess'; there are climatology_trend_ar1"),
-        ("synthetic = true", "synthetic = true\ncolour = 1", r"gwsa\.toml: colour: Extra inputs are not permitted"),
+        (
+            "synthetic = true",
+            "synthetic = true\ncolour = 1",
+            r"gwsa\.toml: colour: there is no such entry; there are grace, gldas",
+        ),
         ("synthetic = true", "synthetic = ", r"gwsa\.toml is no TOML"),
         ('name = "slope"', 'name = "elevation"', r"predictor 'elevation' stands twice"),
         ('name = "slope"', 'name = "year"', r"predictor 'year' stands twice, or has a name that is taken"),

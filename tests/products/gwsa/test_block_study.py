@@ -14,6 +14,7 @@ from rasterio.windows import Window as RasterWindow
 from services.core.grid import Window
 from services.products.gwsa.declaration import FINE
 from services.sources.field import open_field
+from tests.products import study
 from tests.products.gwsa import block_inputs, block_study
 
 
@@ -40,7 +41,7 @@ def test_a_watch_counts_what_the_children_of_a_child_hold() -> None:
         try:
             assert child.stdout is not None
             assert int(child.stdout.readline()) == 150_000_000
-            watch = block_study.Watch(pid=child.pid)
+            watch = study.Watch(pid=child.pid)
             watch.look()
             time.sleep(0.1)
             watch.look()

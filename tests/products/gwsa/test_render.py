@@ -20,6 +20,7 @@ from services.pipeline.recipe import Here
 from services.pipeline.subset import Subset, window_of
 from services.products.gwsa.coarse import Coarse
 from services.products.gwsa.declaration import FACTOR, FINE, GWSA, PRODUCT, UNCERTAINTY
+from services.products.gwsa.detail import Detail
 from services.products.gwsa.inputs import SETTINGS, Inputs
 from services.products.gwsa.land import land_of
 from services.products.gwsa.reach import Reach
@@ -222,6 +223,16 @@ def test_models_that_do_not_fit_are_refused(written: Path, models: Path, recipe:
     (other / named[0] / "model.onnx").write_bytes(b"no model")
     with pytest.raises(ModelRefused, match="sha256"):
         open_recipe(written, other)
+    taken = recipe.source.features
+    first, *rest = taken
+    for given, told in (
+        ({name: taken[name] for name in rest}, rf"the models need {first}, which the inputs have not$"),
+        ({**taken, "clay": "1"}, r"the models did not learn from clay, which the inputs have$"),
+        ({**taken, first: "ft"}, rf"the models need {first} in 'm', and the inputs give it in 'ft'$"),
+        ({name: taken[name] for name in (*rest, first)}, rf"the models need predictors in the order {first}, "),
+    ):
+        with pytest.raises(ModelRefused, match=told):
+            Detail.open(models, given, synthetic=True)
     assert recipe.detail is not None
     changed = replace(recipe.detail, digests=dict.fromkeys(recipe.detail.digests, "0" * 64))
     with pytest.raises(ModelRefused, match="planned with 000"):

@@ -29,12 +29,13 @@ from services.core.settings import StoreSettings
 from services.core.store import Store
 from services.pipeline.recipe import Here
 from services.products.gwsa import training
-from services.products.gwsa.coarse import NO_LAND, prepare
+from services.products.gwsa.coarse import NO_LAND, Coarse, prepare
 from services.products.gwsa.declaration import COARSE, FACTOR, FINE, GWSA
 from services.products.gwsa.detail import Detail
 from services.products.gwsa.features import features, fine_predictors, smoothed
 from services.products.gwsa.inputs import Inputs
 from services.products.gwsa.land import land_of
+from services.products.gwsa.levels import about_wells
 from services.products.gwsa.reach import Reach
 from services.products.gwsa.refine import DETAIL_HALO, HALO, STEPS, Blocks, interpolated
 from services.products.gwsa.regions import REACH, shares
@@ -42,6 +43,7 @@ from services.products.gwsa.seasonal import climatology_trend
 from services.products.gwsa.table import tabulate
 from services.products.gwsa.validation import folds as folding
 from services.products.gwsa.validation import pictures, scales, validate
+from services.products.gwsa.validation import report as reporting
 from services.products.gwsa.validation.cells import cells
 from services.products.gwsa.validation.centres import centres
 from services.products.gwsa.validation.folds import Scene, held_out
@@ -52,7 +54,7 @@ from services.products.gwsa.validation.truth import against_truth, within_blocks
 from services.products.gwsa.validation.wells import at_wells, scores
 from services.sample.groundwater import Groundwater
 from services.sample.groundwater_seen import Seen
-from services.validation.report import NotComputed, numbers
+from services.validation.report import NotComputed, Report, numbers
 from services.validation.trend import ols
 from tests.samples import groundwater
 
@@ -314,11 +316,16 @@ def test_cells_that_lack_an_input_are_named(made: Made) -> None:
 
 def test_other_inputs_or_models_are_refused(made: Made, tmp_path: Path) -> None:
     inputs = Path(shutil.copytree(made.inputs, tmp_path / "inputs", ignore=shutil.ignore_patterns("prepared")))
-    with (inputs / "gwsa.toml").open("a") as file:
-        file.write("# another\n")
-    dataset = made.published.dataset
+    dataset, toml = made.published.dataset, (inputs / "gwsa.toml").read_text()
+    changed = toml.replace("[grace]", "[grace]\nuncertainty = 3.0")
+    assert changed != toml
+    (inputs / "gwsa.toml").write_text(changed)
+    (inputs / "slope.tif").write_bytes((made.inputs / "slope.tif").read_bytes() + b"\0")
+    again = r"`cenote render gwsa --inputs .* --bbox 71,22\.75,72,23\.75 --name tile --periods 2018-07/2020-06`"
     with pytest.raises(
-        InputRefused, match=r"gwsa_tile \(segment .*\) was made from other inputs .* 1 files differ, first gw"
+        InputRefused,
+        match=r"gwsa_tile \(segment .*\) was made from other inputs .* 1 of [0-9]+ files differ, first slope\.tif and "
+        r"its settings say something else in grace\.uncertainty; .*" + again,
     ):
         validate(inputs, dataset, lambda _: None, out=tmp_path / "out", models=made.models)
     models = Path(shutil.copytree(made.models, tmp_path / "models"))
@@ -328,6 +335,33 @@ def test_other_inputs_or_models_are_refused(made: Made, tmp_path: Path) -> None:
     with pytest.raises(ModelRefused, match="does not hold the models that gwsa_tile"):
         validate(made.inputs, dataset, lambda _: None, out=tmp_path / "out", models=models)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_copy_of_the_inputs_and_other_wells_are_still_the_inputs(made: Made, tmp_path: Path) -> None:
+    inputs = Path(shutil.copytree(made.inputs, tmp_path / "copy", ignore=shutil.ignore_patterns("prepared")))
+    toml = (inputs / "gwsa.toml").read_text()
+    changed = re.sub(r"(?s)\n\[wells\].*?(?=\n\[|$)", "", toml)
+    assert changed != toml
+    (inputs / "gwsa.toml").write_text(changed + "\n# a word\n[wells]\nfiles = 'other.csv'\nspecific_yield = 0.2\n")
+    (tmp_path / "link").mkdir()
+    dataset, crooked = made.published.dataset, tmp_path / "link" / ".." / "copy"
+    source = Inputs.find(crooked).hashed()
+    assert {one.name for one in source.digests} == {one.name for one in made.published.source.digests}
+    coarse = Coarse.of(source)
+    assert coarse.directory.name == made.published.coarse.directory.name, "the coarse fields are others"
+    Published.of(dataset, source, made.published.coarse)
+    # a version that an earlier cenote wrote names files by their places, and lists the settings' file
+    (segment, origin), *_ = dataset.version.provenance.items()
+    listed = [{**one, "name": f"/somewhere/a/../b/{one['name']}"} for one in origin["inputs"]]
+    listed.append({"name": "/somewhere/a/../b/gwsa.toml", "size": 1, "sha256": "0" * 64})
+    facts = {**origin["facts"], "settings": {**origin["facts"]["settings"], "wells": {"files": "wells.csv"}}}
+    old = replace(dataset.version, provenance={segment: {**origin, "inputs": listed, "facts": facts}})
+    Published.of(Dataset(dataset.store, old), source, made.published.coarse)
+    said = run(
+        *("--store", made.store, "plan", "gwsa", "--inputs", crooked, "--models", made.models),
+        *("--bbox", BBOX, "--name", "tile"),
+    )
+    assert said.strip().endswith("already has all 24 periods that the inputs allow")
 
 
 # -- cross-scale
@@ -547,6 +581,37 @@ def test_the_reference_is_the_field_without_models(made: Made) -> None:
         # it is the coarse field's alone: smooth where the published one is not
         fine = fine_map(made, position)
         assert np.nanmean(np.abs(np.diff(values, n=2, axis=1))) < np.nanmean(np.abs(np.diff(fine, n=2, axis=1)))
+
+
+def test_wells_that_do_not_hold_are_told_first_and_take_no_other_part(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = Path(shutil.copytree(made.inputs, tmp_path / "in", ignore=shutil.ignore_patterns("prepared")))
+    (inputs / "wells.csv").write_text("site,time,depth\na,2019-01,twelve\n")
+    why = r"wells\.csv, line 2: the level of a is 'twelve', which is no number"
+    where = ("--inputs", inputs, "--models", made.models, "--bbox", BBOX, "--name", "tile")
+    said = run("--store", tmp_path / "store", "plan", "gwsa", *where)
+    assert re.search(f"wells: validation will go without them: .*{why}", said)
+    notes: list[str] = []
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(reporting, "prepare", stop)
+    with pytest.raises(KeyboardInterrupt):
+        validate(inputs, made.published.dataset, notes.append, out=tmp_path / "out", models=made.models)
+    assert len(notes) == 1
+    assert re.search(why, notes[0])
+    source = replace(made.published.source, directory=inputs)
+    report = Report(out=tmp_path / "out", note=notes.append)
+    report.part("wells", lambda: scores(at_wells(replace(made.published, source=source), notes.append))[:2])
+    assert re.search(why, report.parts["wells"]["not_computed"])
+    toml = (inputs / "gwsa.toml").read_text()
+    (inputs / "gwsa.toml").write_text(toml.replace('measures = "depth"', 'measures = "dpeth"'))
+    with pytest.raises(InputRefused, match=r"wells\.measures"):
+        Inputs.find(inputs)
+    lines = about_wells(made.published.source)
+    assert re.match(r"wells: [0-9]+, [0-9-]+\.\.[0-9-]+", lines[0])
 
 
 def test_without_wells_that_is_said(made: Made, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -411,8 +412,12 @@ def test_other_inputs_and_models_are_refused(published: Published, inputs: Path,
     path = inputs / SETTINGS
     text = path.read_text()
     path.unlink()
-    path.write_text(text + "# a word\n")
-    with pytest.raises(InputRefused, match=r"was made from other inputs .* 1 files differ, first xco2\.toml"):
+    path.write_text(re.sub(r"(?s)\n\[stations\].*?(?=\n\[|$)", "", text) + "# a word\n[hotspots]\nguides = []\n")
+    assert Inputs.find(inputs).settings.stations is None
+    Published.of(published.dataset, inputs, models, lambda _: None)
+    path.write_text(text.replace("[soundings]", "[soundings]\nfloor = 0.3"))
+    told = r"was made from other inputs .* its settings say something else in soundings\.floor; .*`cenote render xco2"
+    with pytest.raises(InputRefused, match=told):
         Published.of(published.dataset, inputs, models, lambda _: None)
 
 

@@ -63,7 +63,7 @@ class Published:
         if (grid.step_x, grid.step_y) != (FINE.step_x, FINE.step_y) or {row.denominator, column.denominator} != {1}:
             raise InputRefused(f"{name} does not lie on the cells of gwsa's grid of 1/120 degree")
         mine = {one.name: one.sha256 for one in source.digests}
-        check_made_from(name, dataset.version.provenance, mine, str(source.directory))
+        check_made_from(dataset.version, mine, source.settings.deciding(), str(source.directory))
         return cls(dataset=dataset, source=source, coarse=coarse, row=int(row), column=int(column))
 
     @property

@@ -16,6 +16,7 @@ from services.pipeline.recipe import Here
 from services.products.gwsa.coarse import prepare
 from services.products.gwsa.detail import REGIONS_FILE, Detail
 from services.products.gwsa.inputs import Inputs
+from services.products.gwsa.levels import about_wells
 from services.products.gwsa.table import tabulate
 from services.products.gwsa.validation.cells import cells
 from services.products.gwsa.validation.centres import centres
@@ -59,6 +60,8 @@ def validate(
         ModelRefused: if the models are not those of the version.
     """
     source = Inputs.find(inputs).hashed()
+    for line in about_wells(source):
+        note(line)
     coarse = prepare(source, Here(), note)
     published = Published.of(dataset, source, coarse)
     detail, missing = _models(dataset, source, models)

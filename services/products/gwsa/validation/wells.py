@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from services.core.errors import InputRefused, PositionOutside
 from services.core.grid import Window
 from services.products.gwsa.declaration import FACTOR, FILLED, GWSA, UNCERTAINTY
-from services.products.gwsa.inputs import SETTINGS, WellSettings
+from services.products.gwsa.inputs import SETTINGS
+from services.products.gwsa.levels import read_levels
 from services.products.gwsa.validation.published import Published, decoded
-from services.sources.wells import Wells as Levels
-from services.sources.wells import open_wells
 from services.validation import selection, sites, trend
 from services.validation.report import NotComputed
 from services.validation.selection import LOOSE, STRICT, Rules, Wells
@@ -67,10 +66,10 @@ def at_wells(published: Published, note: Callable[[str], None]) -> AtWells:
         NotComputed: if there are no wells, or none in the version and its months.
         InputRefused: if the files do not hold.
     """
-    settings = published.source.settings.wells
-    if settings is None:
+    read = read_levels(published.source)
+    if read is None:
         raise NotComputed(f"{SETTINGS} names no wells")
-    levels, fallback = _levels(published, settings)
+    levels, fallback = read
     known = ~np.isnan(levels.specific_yield)
     starts = published.dataset.time.starts
     months = np.array([month for month in starts if month in levels.months], dtype=np.int64)
@@ -145,27 +144,6 @@ def scores(at: AtWells) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str,
                 f"{years:g} years are published: wells must span {rules.least_years:g} years, not {asked.least_years:g}"
             )
     return told, _rows(at, reasons), found
-
-
-def _levels(published: Published, settings: WellSettings) -> tuple[Levels, int]:
-    """The wells, and how many have the specific yield that is declared for all."""
-    directory = published.source.directory
-    names = sorted(str(path) for pattern in settings.patterns for path in directory.glob(pattern))
-    if len(names) != 1:
-        raise InputRefused(f"{directory / SETTINGS}: wells must be one file, and {settings.files!r} is {len(names)}")
-    if settings.measures not in {"head", "depth"}:
-        raise InputRefused(f"{directory / SETTINGS}: wells measure head or depth, not {settings.measures!r}")
-    levels = open_wells(
-        names[0],
-        None if settings.sites is None else str(directory / settings.sites),
-        measures="head" if settings.measures == "head" else "depth",
-        units=settings.units,
-    )
-    unknown = np.isnan(levels.specific_yield)
-    if settings.specific_yield is not None:
-        levels = replace(levels, specific_yield=np.where(unknown, settings.specific_yield, levels.specific_yield))
-        return levels, int(unknown.sum())
-    return levels, 0
 
 
 def _places(published: Published, wells: Wells) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

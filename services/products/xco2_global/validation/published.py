@@ -128,14 +128,10 @@ def decoded(quantity: Quantity, stored: NDArray[np.generic]) -> Floats:
 def _network(dataset: Dataset, source: Inputs, inputs: Path, models: Path | None) -> Network | None:
     """The version's network, its files and inputs held against the version's."""
     provenance, name = dataset.version.provenance, dataset.product.id
-    mine = {one.name: one.sha256 for one in source.digests}
+    mine, settings = {one.name: one.sha256 for one in source.digests}, source.settings.deciding()
     shipped = source.settings.synthetic and (DIRECTORY / BACKGROUND_FILE).is_file()
     if models is None and not shipped:
-        without = {
-            segment: {"inputs": [one for one in origin.get("inputs", []) if one["name"] != BACKGROUND_FILE]}
-            for segment, origin in provenance.items()
-        }
-        check_made_from(name, without, mine, str(inputs))
+        check_made_from(dataset.version, mine, settings, str(inputs), unknown=BACKGROUND_FILE)
         return None
     recipe = open_recipe(inputs, models)
     for segment, origin in provenance.items():
@@ -144,5 +140,5 @@ def _network(dataset: Dataset, source: Inputs, inputs: Path, models: Path | None
                 f"{recipe.network.directory} does not hold the network that {name} (segment {segment}) was rendered "
                 "with; --models names that"
             )
-    check_made_from(name, provenance, {one.name: one.sha256 for one in recipe.inputs()}, str(inputs))
+    check_made_from(dataset.version, {one.name: one.sha256 for one in recipe.inputs()}, settings, str(inputs))
     return recipe.network
