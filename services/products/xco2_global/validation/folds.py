@@ -141,7 +141,7 @@ def held_out_network(published: Published, note: Note) -> tuple[dict[str, Any], 
     scored = scored[drawn(len(scored), MOST_HELD_OUT, card.training.seed)]
     asked = Known.of(cells, scored)
     near = Known.of(cells, (cells.group != SCORED) & thinned(cells.month, card.training.seed))
-    chosen = drawn(len(near), MOST_ROWS, card.training.seed)
+    chosen = drawn(len(near), source.settings.training.rows, card.training.seed)
     learned = near.take(chosen)
     note(f"held out: {len(asked)} cells, guesses learn from {len(learned)}")
     grid = source.settings.grid

@@ -29,7 +29,7 @@ from services.products.xco2_global.validation.points import (
     thinned,
 )
 from services.products.xco2_global.validation.published import Published
-from services.products.xco2_global.validation.splits import MOST_ROWS, labels
+from services.products.xco2_global.validation.splits import labels
 from services.validation import baselines
 from services.validation.report import NotComputed, Note
 
@@ -163,7 +163,8 @@ def of_all_cells(published: Published, seed: int, note: Note) -> Guesses:
         cells = seen(source, published.observed, seed)
         cells = of_whole_months(cells, fitted(source, cells))
         near = Known.of(cells, thinned(cells.month, seed))
-        learned = near.take(drawn(len(near), MOST_ROWS, seed))
+        # as many as the network draws: what trees learn from fewer says nothing of the network
+        learned = near.take(drawn(len(near), source.settings.training.rows, seed))
         note(f"guesses: they learn from {len(learned)} of {len(cells)} cells with soundings")
         background = None if published.network is None else published.network.background(source)
         blocks = labels("space_time", near.at.rows(source.settings.grid))
