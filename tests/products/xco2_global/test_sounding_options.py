@@ -56,7 +56,7 @@ def test_files_on_the_other_scale_are_converted_as_declared(inputs: Path, own: O
     [
         ('have = "X2019", source = "x"', r"soundings.conversion: a conversion from X2019 to X2019 is none"),
         ('have = "X2007", offset = 18.0, source = "x"', r"soundings.conversion: .* would change 400 ppm by 18 ppm"),
-        ('have = "X2007", offset = 0.18', r"soundings.conversion.source: Field required"),
+        ('have = "X2007", offset = 0.18', r"soundings.conversion.source: it is not there, and must be"),
     ],
 )
 def test_a_conversion_that_cannot_be(inputs: Path, own: Own, said: str, sentence: str) -> None:

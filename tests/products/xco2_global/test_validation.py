@@ -31,7 +31,6 @@ from services.products.xco2_global.inputs import SETTINGS, Inputs
 from services.products.xco2_global.observed import Observed
 from services.products.xco2_global.table import SCORED, seen
 from services.products.xco2_global.validation import folds, points, stations, truth
-from services.products.xco2_global.validation import guesses as guessing
 from services.products.xco2_global.validation.guesses import guesses
 from services.products.xco2_global.validation.points import Known, Points
 from services.products.xco2_global.validation.published import Published, decoded
@@ -79,7 +78,6 @@ def report(
     with pytest.MonkeyPatch.context() as few:
         # what is drawn, not how
         few.setattr(folds, "MOST_ROWS", 1200)
-        few.setattr(guessing, "MOST_ROWS", 1200)
         few.setattr(truth, "MOST_PLACES", 300)
         said = validate(written, published.dataset, told.append, models=models, out=out)
     found: dict[str, Any] = json.loads((out / "report.json").read_text(encoding="utf-8"))
