@@ -49,9 +49,9 @@ def trees_without_held(case: Case) -> list[Said]:
     return answers
 
 
-def _said(grown: xgboost.XGBRegressor, features: Values) -> Values:
+def _said(grown: xgboost.Booster, features: Values) -> Values:
     # XGBoost gives (0, 0) for no rows
-    found: Values = grown.predict(features).astype(np.float64).reshape(len(features))
+    found: Values = grown.predict(xgboost.DMatrix(features)).astype(np.float64).reshape(len(features))
     return found
 
 
@@ -60,6 +60,12 @@ def _features(case: Case) -> tuple[Values, Values]:
     return seen, asked
 
 
-def _grown(case: Case, rows: NDArray[np.bool_]) -> list[xgboost.XGBRegressor]:
+def _grown(case: Case, rows: NDArray[np.bool_]) -> list[xgboost.Booster]:
     features, target = _features(case)[0][rows], (case.values - base_of(case)[0])[rows]
-    return [xgboost.XGBRegressor(**TREES, random_state=seed, n_jobs=1).fit(features, target) for seed in SEEDS]
+    # not by the class of scikit-learn's manner, which needs scikit-learn
+    asked = {name: value for name, value in TREES.items() if name != "n_estimators"}
+    table = xgboost.DMatrix(features, target)
+    return [
+        xgboost.train({**asked, "seed": seed, "nthread": 1}, table, num_boost_round=TREES["n_estimators"])
+        for seed in SEEDS
+    ]
