@@ -14,11 +14,12 @@ from services.core.time_axis import TimeAxis
 from services.sources.ingest import inspect
 from services.sources.options import IngestOptions
 from services.sources.recipe import IngestRecipe
-from services.sources.resample import resampled
+from services.sources.resample import resampled_layers
 from services.sources.units import same
 
 type Change = Callable[[NDArray[np.floating[Any]], Window], NDArray[np.floating[Any]]]
-"""Decoded values ``(y, x)`` of a window of the raster's own grid, and that window; gives values of the same shape."""
+"""Decoded values ``(layer, y, x)`` of a window of the raster's own grid, and that window; gives layers of the same
+cells, as many or more."""
 
 ALWAYS = "1970-01-01/P1D"
 """The time that a static raster's one map is given, which nobody asks for."""
@@ -58,27 +59,55 @@ class Field:
         Raises:
             InputRefused: if the month is not there, or a file is broken or changed since it was looked at.
         """
-        axis = self._period(month)
+        layers = self.read_layers(None if month is None else (month,), grid, window, change)
+        return layers.reshape(window.shape)
+
+    def read_layers(
+        self,
+        months: Sequence[int] | None,
+        grid: Grid,
+        window: Window,
+        change: Change | None = None,
+        *,
+        layers: int | None = None,
+    ) -> NDArray[np.float32]:
+        """As ``read``, of months that are read together, which takes less than one after the other.
+
+        Args:
+            months: since 1970-01; None for a static field.
+            grid: any grid.
+            window: cells of it.
+            change: as in ``read``.
+            layers: how many ``change`` gives; None: as many as it gets.
+
+        Returns:
+            ``(layer, y, x)``, a layer a month where ``change`` makes nothing else of them.
+
+        Raises:
+            InputRefused: as ``read``.
+        """
+        axis = self._periods(months)
         quantity = self.recipe.product.quantities[0]
 
         def values(part: Window) -> NDArray[np.floating[Any]]:
-            decoded: NDArray[np.floating[Any]] = quantity.decode(self.recipe.compute(axis, part)[quantity.name])[0]
+            decoded: NDArray[np.floating[Any]] = quantity.decode(self.recipe.compute(axis, part)[quantity.name])
             return decoded if change is None else change(decoded, part)
 
-        return resampled(self.grid, grid, window, values)
+        return resampled_layers(self.grid, grid, window, layers or len(axis), values)
 
-    def _period(self, month: int | None) -> TimeAxis:
+    def _periods(self, months: Sequence[int] | None) -> TimeAxis:
         axis = self.recipe.periods()
         if not self.monthly:
             return axis
-        if month is None:
+        if months is None:
             raise InputRefused(f"{self.name} is monthly: which month of it is meant?")
         first, last = axis.starts[0], axis.starts[-1]
-        if not first <= month <= last:
-            raise InputRefused(
-                f"{self.name} has no map of {np.datetime64(month, 'M')}; it has {axis.ids[0]} to {axis.ids[-1]}"
-            )
-        return axis.take([month - first])
+        for month in months:
+            if not first <= month <= last:
+                raise InputRefused(
+                    f"{self.name} has no map of {np.datetime64(month, 'M')}; it has {axis.ids[0]} to {axis.ids[-1]}"
+                )
+        return axis.take([month - first for month in months])
 
 
 def open_field(
@@ -107,7 +136,11 @@ def open_field(
     if not monthly and time is not None:
         raise SettingsError(f"{name} has time = {time!r} and is not monthly; leave time out, or say monthly = true")
     options = IngestOptions(variable=variable, units=units, time=time if monthly else ALWAYS)
-    conclusion = inspect(files, options)
+    try:
+        conclusion = inspect(files, options)
+    except InputRefused as error:
+        # who ingests says it on the command line
+        raise InputRefused(str(error).replace("with --variable", f"with variable = '..' of {name}")) from None
     for source, stated in zip(conclusion.table.sources, conclusion.stated_units, strict=True):
         if stated is not None and not same(stated, units):
             raise InputRefused(f"{source.name}: {name} is in {stated!r}, and {units!r} is asked for")

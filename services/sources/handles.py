@@ -12,9 +12,9 @@ from services.sources.broken import reading
 from services.sources.files import Source
 from services.sources.raster import Description, Opened
 
-MOST = 32
-"""Files that a process keeps open: more than the 20 predictors and masks that a map of gwsa is made from in turn, else
-none would be open when its turn comes again."""
+MOST = 128
+"""Files that a process keeps open: more than are read in turn for one map, else none would be open when its turn comes
+again. A month of xco2_global takes twelve of each covariate that has a file a month."""
 
 CONTAINERS = (netcdf3.Classic, netcdf4.Hdf5, zarr.Group)
 """Open files of named arrays, which have a ``container()``."""

@@ -5,14 +5,16 @@ from functools import partial
 from typing import Any
 
 import h5netcdf
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from services.sources import cf
 from services.sources.raster import Access, Description
 
-CHUNK_CACHE = 64 * 2**20
-"""Bytes of decoded HDF5 chunks that an open file keeps: neighbouring windows then do not decode a chunk twice."""
+CHUNK_CACHE = 16 * 2**20
+"""Bytes of decoded HDF5 chunks that each variable keeps as long as its file is open: neighbouring windows then do not
+decode a chunk twice."""
 
 
 class _File(h5netcdf.File):  # type: ignore[misc]
@@ -25,8 +27,14 @@ class Hdf5:
     """An open NetCDF-4 file."""
 
     def __init__(self, path: str, name: str) -> None:
-        self._file = _File(path, "r", phony_dims="access", rdcc_nbytes=CHUNK_CACHE)
+        self._raw = h5py.File(path, "r", rdcc_nbytes=CHUNK_CACHE)
+        try:
+            self._file = _File(self._raw, "r", phony_dims="access")
+        except BaseException:
+            self._raw.close()
+            raise
         self._name = name
+        self._held: dict[str, h5py.Dataset] = {}
 
     def container(self, rasters: Collection[str] | None = None) -> cf.Container:
         """What the file's top level holds.
@@ -69,13 +77,30 @@ class Hdf5:
 
     def close(self) -> None:
         """As ``Opened.close``."""
+        self._held.clear()
         self._file.close()
+        self._raw.close()
 
     def _values(self, name: str, key: tuple[slice | int, ...]) -> NDArray[Any]:
-        variable = self._file.variables[name]
-        values = np.asarray(variable[key or ...])
+        values = np.asarray(self._array(name)[key or ...])
         native: NDArray[Any] = values.astype(values.dtype.newbyteorder("="), copy=False)
         return native
+
+    def _array(self, name: str) -> "h5py.Dataset | h5netcdf.Variable":
+        """HDF5's own array where it holds all that the variable does; of an unlimited dimension it may hold less.
+
+        h5netcdf looks the array up in the file at every reading, which takes longer than to read a small window, and
+        lets go of it, and HDF5 of its decoded chunks.
+        """
+        held = self._held.get(name)
+        if held is not None:
+            return held
+        variable = self._file.variables[name]
+        array = self._raw[variable.name]
+        if array.shape != variable.shape or h5py.check_string_dtype(array.dtype) or array.dtype.names:
+            return variable
+        self._held[name] = array
+        return array
 
 
 def describe(path: str, name: str, wanted: str | None) -> Description:

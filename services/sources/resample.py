@@ -6,9 +6,9 @@ what a cell gets does not depend on the window it is asked in.
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ _SAFE = 2**62
 """Whole numbers below are int64's."""
 
 type Read = Callable[[Window], NDArray[np.floating[Any]]]
-"""Values ``(y, x)`` of a window of the source, NaN where missing."""
+"""Values ``(y, x)`` or ``(layer, y, x)`` of a window of the source, NaN where missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +38,11 @@ class _Axis:
     support: NDArray[np.bool_]
     """Taps of which one must be there ``(target, tap)``: that of the cell that holds the centre, or all of a mean."""
 
-    copied: bool
-    """Whether each target cell is one cell of the source."""
+    how: Literal["copied", "interpolated", "averaged"]
+    """What a target cell is of the source's."""
 
     def part(self, rows: slice) -> "_Axis":
-        return _Axis(
-            places=self.places[rows], weights=self.weights[rows], support=self.support[rows], copied=self.copied
-        )
+        return replace(self, places=self.places[rows], weights=self.weights[rows], support=self.support[rows])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,13 +81,30 @@ def resampled(source: Grid, target: Grid, window: Window, read: Read) -> NDArray
     Returns:
         ``(y, x)`` of the window; NaN where missing or outside the source.
     """
-    out = np.full(window.shape, np.nan, dtype=np.float32)
+    layers = resampled_layers(source, target, window, 1, lambda part: read(part)[np.newaxis])
+    return layers.reshape(window.shape)
+
+
+def resampled_layers(source: Grid, target: Grid, window: Window, layers: int, read: Read) -> NDArray[np.float32]:
+    """As ``resampled``, of layers that are read together; each becomes what it would alone.
+
+    Args:
+        source: the grid that ``read`` reads from.
+        target: any grid.
+        window: cells of ``target``.
+        layers: how many ``read`` gives.
+        read: gives windows of the source, ``(layer, y, x)``.
+
+    Returns:
+        ``(layer, y, x)`` of the window; NaN where missing or outside the source.
+    """
+    out = np.full((layers, *window.shape), np.nan, dtype=np.float32)
     columns, rows = _columns(source, target, window), _rows(source, target, window)
     across = columns.places[columns.places >= 0]
     if not across.size:
         return out
     needed = np.unique(across)
-    for part in _pieces(rows, needed.size):
+    for part in _pieces(rows, needed.size * layers):
         some = rows.part(part)
         inside = some.places[some.places >= 0]
         if not inside.size:
@@ -101,9 +116,9 @@ def resampled(source: Grid, target: Grid, window: Window, read: Read) -> NDArray
                 read(Window(row=first, column=int(run[0]), height=height, width=run.size))
                 for run in np.split(needed, np.flatnonzero(np.diff(needed) > 1) + 1)
             ],
-            axis=1,
+            axis=2,
         )
-        out[part] = _combined(values, some, first, columns, needed)
+        out[:, part] = _combined(values, some, first, columns, needed)
     return out
 
 
@@ -112,29 +127,65 @@ def _combined(
 ) -> NDArray[np.float32]:
     y = np.where(rows.places >= 0, rows.places - first, 0)
     x = np.searchsorted(needed, np.where(columns.places >= 0, columns.places, needed[0]))
-    if rows.copied and columns.copied:
-        copied = values[y[:, :1], x[:, 0]].astype(np.float32)
-        copied[(rows.places[:, 0] < 0)[:, None] | (columns.places[:, 0] < 0)] = np.nan
+    if rows.how == columns.how == "copied":
+        copied = values[:, y[:, :1], x[:, 0]].astype(np.float32)
+        copied[:, (rows.places[:, :1] < 0) | (columns.places[:, 0] < 0)] = np.nan
         return copied
-    there = ~np.isnan(values)
-    known = np.where(there, values, 0.0).astype(np.float64)
-    # rows first: they lie in one piece in memory, and of a mean few are left for the columns
-    shape = (len(y), values.shape[1])
-    sums, weights, supported = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=np.bool_)
-    for tap in range(y.shape[1]):  # one after the other: the order of a sum is part of its value
-        at, weight = y[:, tap], rows.weights[:, tap, None]
-        sums += known[at] * weight
-        weights += there[at] * weight
-        supported |= there[at] & rows.support[:, tap, None]
-    shape = (len(y), len(x))
-    total, weight_sum, valid = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=np.bool_)
-    for tap in range(x.shape[1]):
-        at, weight = x[:, tap], columns.weights[:, tap]
-        total += sums[:, at] * weight
-        weight_sum += weights[:, at] * weight
-        valid |= supported[:, at] & columns.support[:, tap]
-    valid &= weight_sum > 0
-    return np.where(valid, total / np.where(valid, weight_sum, 1.0), np.nan).astype(np.float32)
+    # that axis first which leaves fewer values: a mean's rows, which also lie in one piece in memory; of interpolated
+    # cells the columns, of as few rows as the source has. The grids decide which, not the window.
+    steps = (_Step(rows, y, 0), _Step(columns, x, 1))
+    one, other = steps if rows.how == "averaged" else steps[::-1]
+    out = np.empty((len(values), len(y), len(x)), dtype=np.float32)
+    whole: NDArray[np.float64] | None = None
+    for layer, target in zip(values, out, strict=True):
+        missing = np.isnan(layer)
+        if missing.any():
+            known, divisor = np.where(missing, 0.0, layer).astype(np.float64), _divisor(~missing, one, other)
+        else:  # layers without gaps have one divisor
+            whole = _divisor(~missing, one, other) if whole is None else whole
+            known, divisor = layer.astype(np.float64), whole
+        np.divide(other.sum(one.sum(known)), divisor, out=target, casting="same_kind")
+    return out
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One axis of the target, along which values are added."""
+
+    axis: _Axis
+    at: NDArray[np.int64]
+    """Places among the values that were read, ``(target, tap)``."""
+
+    number: int
+    """0 along rows, 1 along columns."""
+
+    def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Weighted sums of ``(y, x)`` along the axis, term after term: their order is part of the value."""
+        total = self._taken(values, 0) * self._of(self.axis.weights, 0)
+        for tap in range(1, self.at.shape[1]):
+            term = self._taken(values, tap)
+            term *= self._of(self.axis.weights, tap)
+            total += term
+        return total
+
+    def any(self, there: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Whether one of the taps that must be there is."""
+        found = self._taken(there, 0) & self._of(self.axis.support, 0)
+        for tap in range(1, self.at.shape[1]):
+            found |= self._taken(there, tap) & self._of(self.axis.support, tap)
+        return found
+
+    def _taken[T: np.generic](self, values: NDArray[T], tap: int) -> NDArray[T]:
+        return values.take(self.at[:, tap], axis=self.number)
+
+    def _of[T: np.generic](self, numbers: NDArray[T], tap: int) -> NDArray[T]:
+        return numbers[:, tap, None] if self.number == 0 else numbers[:, tap]
+
+
+def _divisor(there: NDArray[np.bool_], one: _Step, other: _Step) -> NDArray[np.float64]:
+    """Sum of the weights of what is there; NaN where the value is missing."""
+    weights = other.sum(one.sum(there.astype(np.float64)))
+    return np.where(other.any(one.any(there)) & (weights > 0), weights, np.nan)
 
 
 def _pieces(rows: _Axis, width: int) -> Iterator[slice]:
@@ -203,7 +254,7 @@ def _axis(line: _Line, area: Callable[[NDArray[Any], NDArray[Any]], NDArray[np.f
     edges = line.target
     if line.step == line.width and not (edges % line.step).any():
         places, inside = _placed(line, (edges // line.step)[:, None])
-        return _Axis(places=places, weights=inside.astype(np.float64), support=inside, copied=True)
+        return _Axis(places=places, weights=inside.astype(np.float64), support=inside, how="copied")
     if line.step < line.width:
         first = edges // line.step
         taps = int((-(-(edges + line.width) // line.step) - first).max())
@@ -213,7 +264,7 @@ def _axis(line: _Line, area: Callable[[NDArray[Any], NDArray[Any]], NDArray[np.f
         places, inside = _placed(line, numbers)
         shares = high > low
         weights = np.where(inside & shares, area(low, np.maximum(high, low)), 0.0)
-        return _Axis(places=np.where(shares, places, -1), weights=weights, support=weights > 0, copied=False)
+        return _Axis(places=np.where(shares, places, -1), weights=weights, support=weights > 0, how="averaged")
     # twice as fine a unit, so that centres are whole numbers
     centres, step = 2 * edges + line.width, 2 * line.step
     first = (centres - line.step) // step
@@ -222,7 +273,7 @@ def _axis(line: _Line, area: Callable[[NDArray[Any], NDArray[Any]], NDArray[np.f
     places, inside = _placed(line, numbers)
     holds = numbers == (centres // step)[:, None]
     weights = np.where(inside, np.stack([1.0 - behind, behind], axis=1), 0.0)
-    return _Axis(places=places, weights=weights, support=inside & holds, copied=False)
+    return _Axis(places=places, weights=weights, support=inside & holds, how="interpolated")
 
 
 def _placed(line: _Line, numbers: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

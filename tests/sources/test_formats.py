@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5netcdf
+import h5py
 import numpy as np
 import pytest
 import rasterio
@@ -557,3 +559,27 @@ def test_classic_files_read_as_scipy_reads_them(
         assert container.variables["a"].attributes == {"units": "m", "number": 3.5}
     finally:
         opened.close()
+
+
+def test_a_variable_of_an_unlimited_dimension_that_was_written_less_far_than_another(tmp_path: Path) -> None:
+    path, values = tmp_path / "short.nc", field(3)
+    with h5netcdf.File(path, "w") as file:
+        file.dimensions = {"time": None, "lat": 12, "lon": 18}
+        file.resize_dimension("time", 3)
+        for name, axis, units in (
+            ("time", np.arange(3.0), "days since 2001-01-01"),
+            ("lat", 20.75 - 0.5 * np.arange(12), "degrees_north"),
+            ("lon", 10.25 + 0.5 * np.arange(18), "degrees_east"),
+        ):
+            file.create_variable(name, (name,), data=axis).attrs["units"] = units
+        file.create_variable("v", ("time", "lat", "lon"), data=values, chunks=(1, 12, 18), fillvalue=np.float32(-9))
+        file.variables["v"].attrs["_FillValue"] = np.float32(-9)
+    with h5py.File(path, "r+") as raw:
+        raw["v"].resize(2, axis=0)
+    recipe = look(str(path), variable="v", units="1").recipe("x")
+    with xr.open_dataset(path, engine="h5netcdf") as data:
+        expected = data["v"].values
+    assert np.isnan(expected[2]).all()
+    quantity, window = recipe.product.quantities[0], Window(row=0, column=0, height=12, width=18)
+    found = quantity.decode(recipe.compute(recipe.periods(), window)[quantity.name])
+    np.testing.assert_array_equal(found, expected)

@@ -14,7 +14,7 @@ from rasterio.warp import Resampling, reproject
 
 from services.core.grid import Grid, Window
 from services.sources import resample
-from services.sources.resample import resampled
+from services.sources.resample import resampled, resampled_layers
 
 FINE = Grid.of(west=-180, north=90, step_x="1/120", width=43200, height=18000)
 COARSE = Grid.of(west=-180, north=90, step_x="1/4", width=1440, height=600)
@@ -243,6 +243,21 @@ def test_a_cell_is_the_same_in_every_window(
         patch.setattr(resample, "MOST_CELLS", most)
         small = resampled(source, target, part, of(values))
     assert small.tobytes() == large[cut[0] :, cut[1] :].tobytes()
+
+
+@pytest.mark.parametrize(("source", "target"), [("1/4", "1/20"), ("1/20", "1/4"), ("1/5", "1/4"), ("1/4", "1/4")])
+def test_layers_read_together_are_what_each_is_alone(source: str, target: str) -> None:
+    coarse = Grid.of(west=10, north=50, step_x=source, width=60, height=40)
+    fine = Grid.of(west=9, north=50, step_x=target, width=70, height=30)  # a part lies outside
+    layers = np.stack([noise(coarse, seed) for seed in range(4)])
+    layers[1, 5:30, 7:20] = np.nan
+    layers[2] = np.nan
+    window = Window(row=2, column=3, height=25, width=60)
+    together = resampled_layers(coarse, fine, window, 4, lambda part: layers[:, part.rows, part.columns])
+    alone = [made(coarse, fine, one, window) for one in layers]
+    np.testing.assert_array_equal(together, np.stack(alone))
+    assert np.isfinite(together[0]).any()
+    assert np.isnan(together[1]).sum() > np.isnan(together[0]).sum()
 
 
 def test_memory_goes_with_the_window() -> None:

@@ -1,5 +1,6 @@
 """Covariates of months on the cells of a window, as the network gets them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,72 +19,88 @@ ABSENT = 0.5
 """Share of missing covariates in a sequence above which it is flagged (our choice)."""
 
 
-def sequences(inputs: Inputs, month: int, window: Window) -> Floats:
+def sequences(inputs: Inputs, month: int, window: Window, memory: Floats | None = None) -> Floats:
     """What the network takes for a month in the cells of a window.
 
     Args:
         inputs: opened.
         month: since 1970-01; eleven before it are read too.
         window: cells of ``inputs.settings.grid``.
+        memory: as of ``series``.
 
     Returns:
         ``(cell, 12, feature)``, cells row by row, oldest month first; NaN is missing.
     """
-    return series(inputs, range(month - MONTHS + 1, month + 1), window)
+    return series(inputs, range(month - MONTHS + 1, month + 1), window, memory)
 
 
-def series(inputs: Inputs, months: Sequence[int], window: Window) -> Floats:
-    """Features of the cells of a window in months in a row, ``(cell, month, feature)``; NaN is missing."""
+def series(inputs: Inputs, months: Sequence[int], window: Window, memory: Floats | None = None) -> Floats:
+    """Features of the cells of a window in months in a row.
+
+    Args:
+        inputs: opened.
+        months: since 1970-01.
+        window: cells of ``inputs.settings.grid``.
+        memory: one-dimensional, large enough, where the result may lie, so that one window after the other does not
+            ask the system for new memory; what lay there is gone.
+
+    Returns:
+        ``(cell, month, feature)``, cells row by row; NaN is missing.
+    """
     grid, settings = inputs.settings.grid, inputs.settings
-    found = np.empty((*window.shape, len(months), len(settings.features)), dtype=np.float32)
-    column = 0
+    # planes, each filled in one piece; who takes them in batches of cells turns them in the processor's cache
+    shape = (len(settings.features), len(months), *window.shape)
+    found = np.empty(shape, dtype=np.float32) if memory is None else memory[: math.prod(shape)].reshape(shape)
+    first = 0
     for asked, field in zip(settings.covariates, inputs.covariates, strict=True):
         width = len(asked.features)
-        part = found[..., column : column + width]
-        if field.monthly:
-            for position, each in enumerate(months):
-                part[..., position, :] = covariate(asked, field, each, grid, window)
-        else:
-            part[:] = covariate(asked, field, None, grid, window)[:, :, np.newaxis]
-        column += width
-    found[..., column:] = place_and_season(months, grid, window)
-    return found.reshape(-1, len(months), len(settings.features))
+        found[first : first + width] = _layers(asked, field, months if field.monthly else None, grid, window)
+        first += width
+    found[first:] = place_and_season(months, grid, window)
+    return found.reshape(*found.shape[:2], -1).transpose(2, 1, 0)
 
 
 def covariate(asked: CovariateSettings, field: Field, month: int | None, grid: Grid, window: Window) -> Floats:
-    """One covariate in a month, ``(y, x, feature)``, aggregated and transformed as ``xco2.toml`` says."""
+    """One covariate in a month, ``(feature, y, x)``, aggregated and transformed as ``xco2.toml`` says."""
+    return _layers(asked, field, None if month is None else (month,), grid, window)[:, 0]
+
+
+def _layers(asked: CovariateSettings, field: Field, months: Sequence[int] | None, grid: Grid, window: Window) -> Floats:
+    """A covariate in some months, or one that has none, ``(feature, month or 1, y, x)``."""
     if asked.aggregate == "classes":
-        shares = [field.read(month, grid, window, _Share(number)) for number in asked.classes]
-        return np.stack(shares, axis=-1)
-    density = _Density(field.grid) if asked.aggregate == "sum" else None
-    values = field.read(month, grid, window, density)
+        count = 1 if months is None else len(months)
+        shape = (len(asked.classes), count, *window.shape)
+        shares = field.read_layers(months, grid, window, _Shares(asked.classes), layers=len(asked.classes) * count)
+        return shares.reshape(shape)
+    values = field.read_layers(months, grid, window, _Density(field.grid) if asked.aggregate == "sum" else None)
     if asked.transform == "log1p":
         # amounts; what packing left below 0 is none
-        values = np.log1p(np.maximum(values, 0.0))
-    return values[..., np.newaxis]
+        np.log1p(np.maximum(values, 0.0, out=values), out=values)
+    return values[np.newaxis]
 
 
 def place_and_season(months: Sequence[int], grid: Grid, window: Window) -> Floats:
-    """``PLACE_AND_SEASON`` of cells and months, ``(y, x, month, 5)``."""
+    """``PLACE_AND_SEASON`` of months and cells, ``(5, month, y, x)``."""
     latitude = np.radians(grid.latitudes[window.rows])[:, np.newaxis]
     longitude = np.radians(grid.longitudes[window.columns])
     angle = 2 * np.pi * ((np.array(months) % 12) + 0.5) / 12
-    found = np.empty((*window.shape, len(months), len(PLACE_AND_SEASON)), dtype=np.float32)
-    found[..., 0] = (np.cos(latitude) * np.cos(longitude))[..., np.newaxis]
-    found[..., 1] = (np.cos(latitude) * np.sin(longitude))[..., np.newaxis]
-    found[..., 2] = np.sin(latitude)[..., np.newaxis]
-    found[..., 3], found[..., 4] = np.sin(angle), np.cos(angle)
+    found = np.empty((len(PLACE_AND_SEASON), len(months), *window.shape), dtype=np.float32)
+    found[0] = np.cos(latitude) * np.cos(longitude)
+    found[1] = np.cos(latitude) * np.sin(longitude)
+    found[2] = np.sin(latitude)
+    found[3], found[4] = np.sin(angle)[:, np.newaxis, np.newaxis], np.cos(angle)[:, np.newaxis, np.newaxis]
     return found
 
 
-class _Share:
-    """1 where a cell is of a class, 0 where it is of another."""
+class _Shares:
+    """1 where a cell is of a class, 0 where it is of another; layers of one class behind those of the other."""
 
-    def __init__(self, number: int) -> None:
-        self._number = number
+    def __init__(self, numbers: Sequence[int]) -> None:
+        self._numbers = np.array(numbers).reshape(-1, 1, 1, 1)
 
     def __call__(self, values: NDArray[np.floating[Any]], _: Window) -> NDArray[np.floating[Any]]:
-        return np.where(np.isnan(values), np.nan, (values == self._number).astype(np.float32))
+        shares = np.where(np.isnan(values), np.nan, (values == self._numbers).astype(np.float32))
+        return shares.reshape(-1, *values.shape[1:])
 
 
 class _Density:

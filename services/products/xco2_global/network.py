@@ -1,10 +1,8 @@
 """The trained network and the background that it departs from: what ``cenote export xco2_global`` writes."""
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +10,7 @@ from pydantic import ValidationError
 
 from models.errors import ModelError
 from models.predictor import Predictor
-from models.xco2_global.signature import DEPARTURE, SPREAD
+from models.xco2_global.signature import ATTENTION, DEPARTURE, SPREAD
 from services.core.errors import ModelRefused
 from services.pipeline.recipe import Input
 from services.products.xco2_global.background import Background, Fitted
@@ -35,17 +33,18 @@ class Network:
     """background.json."""
 
     @classmethod
-    def open(cls, directory: Path, features: Mapping[str, str], scale: str) -> "Network":
+    def open(cls, directory: Path, inputs: Inputs) -> "Network":
         """Check the files.
 
         Args:
             directory: what ``cenote export`` wrote.
-            features: what the inputs give, names in order and units.
-            scale: of CO2, that the inputs are on.
+            inputs: what it is to be asked of.
 
         Raises:
-            ModelRefused: if a file does not hold, or the network takes other features or was learned on another scale.
+            ModelRefused: if a file does not hold or is another export's, or the network takes other features or was
+                learned from cells on another scale or with other offsets.
         """
+        features, scale = inputs.settings.features, inputs.soundings.scale
         place = directory / BACKGROUND_FILE
         try:
             body = place.read_bytes()
@@ -68,6 +67,18 @@ class Network:
                 f"model {card.name} in {directory} takes other covariates than the inputs give: "
                 f"{other[0][0] if other else 'their order'}; train one for these inputs"
             )
+        if fitted.network not in {None, card.sha256}:
+            raise ModelRefused(
+                f"{place} was exported with another model.onnx than the one beside it: `cenote export xco2_global` "
+                "writes both"
+            )
+        subtracted = inputs.settings.soundings.subtract_offsets
+        if fitted.subtract_offsets != subtracted:
+            raise ModelRefused(
+                f"model {card.name} in {directory} was learned with "
+                f"soundings.subtract_offsets = {str(fitted.subtract_offsets).lower()}, and these inputs say "
+                f"{str(subtracted).lower()}; train one for them"
+            )
         if fitted.co2_scale != scale:
             raise ModelRefused(
                 f"model {card.name} in {directory} was learned on the scale {fitted.co2_scale}, the inputs are on "
@@ -86,16 +97,27 @@ class Network:
         Raises:
             ModelRefused: if the model is not what was planned with.
         """
+        said = self._said(sequences)
+        return (
+            said[DEPARTURE].astype(np.float64),
+            said[SPREAD].astype(np.float64) * self.fitted.spread_factor,
+        )
+
+    def attention(self, sequences: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Share of each month in the answer, ``(row, 12)``, oldest first; each row's add up to 1.
+
+        Raises:
+            ModelRefused: if the model is not what was planned with.
+        """
+        return self._said(sequences)[ATTENTION]
+
+    def _said(self, sequences: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         try:
             predictor = Predictor.open(self.directory)
             if predictor.card.digest != self.digest:
                 raise ModelRefused(
                     f"the card in {self.directory} is {predictor.card.digest}, planned with {self.digest}"
                 )
-            said: dict[str, Any] = dict(predictor.predict(sequences))
+            return predictor.predict(sequences)
         except ModelError as error:
             raise ModelRefused(str(error)) from error
-        return (
-            said[DEPARTURE].astype(np.float64),
-            said[SPREAD].astype(np.float64) * self.fitted.spread_factor,
-        )

@@ -99,6 +99,38 @@ def test_classes_become_shares_by_area(opened: Inputs, written: Path, inputs: Pa
         assert np.nanmax(found) > 0
 
 
+def test_classes_of_every_month(opened: Inputs, written: Path, inputs: Path) -> None:
+    """As land cover has for every year: files of months, each a degree further east."""
+    months = range(opened.periods.starts[0] - MONTHS + 1, opened.periods.starts[-1] + 1)
+    with rasterio.open(written / "land_cover.tif") as file:
+        profile, classes = file.profile, file.read(1)
+    for turn, month in enumerate(months):
+        with rasterio.open(inputs / f"land_cover_{np.datetime64(month, 'M')}.tif", "w", **profile) as file:
+            file.write(np.roll(classes, turn, axis=1), 1)
+    toml = inputs / SETTINGS
+    text = toml.read_text()
+    toml.unlink()
+    old = 'files = "land_cover.tif"\n'
+    assert old in text
+    toml.write_text(
+        text.replace(old, 'files = "land_cover_*.tif"\nmonthly = true\ntime = "land_cover_{year}-{month}"\n')
+    )
+    found = Inputs.find(inputs)
+    window = whole(found)
+    values = sequences(found, MONTH, window)
+    plain = sequences(opened, MONTH, window)
+    names = list(found.settings.features)
+    assert names == list(opened.settings.features)
+    mine = [column for column, name in enumerate(names) if name.startswith("land_cover_")]
+    assert len(mine) > 3
+    others = [column for column in range(len(names)) if column not in mine]
+    np.testing.assert_array_equal(values[..., others], plain[..., others])
+    for lag in range(MONTHS):
+        turn = MONTH - MONTHS + 1 + lag - months[0]
+        maps = plain[:, lag, mine].reshape(*window.shape, -1)
+        np.testing.assert_array_equal(values[:, lag, mine].reshape(maps.shape), np.roll(maps, turn, axis=1))
+
+
 def test_sequences_end_with_the_month_and_know_place_and_season(opened: Inputs) -> None:
     window = Window(row=30, column=17, height=2, width=3)
     found = sequences(opened, MONTH, window)
