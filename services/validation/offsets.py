@@ -6,7 +6,7 @@ between groups, solved for the offsets by weighted least squares with the refere
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -235,6 +235,24 @@ class Offsets:
             )
         moved: Floats = values - np.where(known, self.offset, 0.0)[group]
         return moved
+
+    def apart(self, parts: Sequence[Sequence[str]]) -> "Offsets":
+        """The same with each part's groups against the one among them that has the most soundings.
+
+        Args:
+            parts: names of groups; those of no part have no offset.
+        """
+        offset = np.full(len(self.groups), np.nan)
+        for part in parts:
+            mine = [n for n, name in enumerate(self.groups) if name in part and np.isfinite(self.offset[n])]
+            if mine:
+                offset[mine] = self.offset[mine] - self.offset[max(mine, key=self.soundings.__getitem__)]
+        return replace(self, offset=offset)
+
+    def told(self) -> dict[str, float]:
+        """Offsets of the groups that have one and soundings, ppm."""
+        both = zip(self.groups, self.offset.tolist(), self.soundings, strict=True)
+        return {name: offset for name, offset, soundings in both if soundings and np.isfinite(offset)}
 
     def lines(self) -> list[str]:
         """What was found, told to a person."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -165,6 +166,22 @@ def test_offsets_are_subtracted_on_request() -> None:
         got.subtract(values, np.array([0, 1, 2]))
     left = got.subtract(values, np.array([0, 1, 2]), leave_unconnected=True)
     np.testing.assert_allclose(left, [400.0, 400.0, 411.0], atol=1e-9)
+
+
+def test_offsets_within_parts() -> None:
+    found, _ = made({0: 0.0, 1: 0.4, 2: 1.5, 3: 1.1})
+    got = estimate(found, GROUPS, "nadir")
+    counts = got.soundings.copy()
+    counts[:4] = [10, 20, 30, 5]
+    apart = replace(got, soundings=counts).apart([("nadir", "glint"), ("target", "lonely", "silent")])
+    np.testing.assert_array_equal(apart.offset[[1, 2]], 0)
+    assert apart.offset[0] == -got.offset[1]
+    assert apart.offset[3] == got.offset[3] - got.offset[2]
+    assert list(apart.told()) == ["nadir", "glint", "target", "lonely"]
+    values = np.array([400.0, 400.0, 400.0])
+    moved = apart.subtract(values, np.array([0, 2, 4]), leave_unconnected=True)
+    np.testing.assert_allclose(moved, [400 + got.offset[1], 400, 400], atol=1e-9)
+    assert np.isnan(got.apart([("nadir",)]).offset[1:]).all()
 
 
 def test_soundings_gather_to_the_same_cells_in_any_batches() -> None:

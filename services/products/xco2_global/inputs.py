@@ -66,7 +66,7 @@ class SoundingSettings(Files):
     quality: Quality = "good"
     modes: tuple[str, ...] = MODES
     subtract_offsets: bool = False
-    """Whether modes and instruments are brought to the one with the most soundings before they are averaged."""
+    """Whether modes and instruments are brought, over land and over sea, to the one with the most soundings there."""
 
     correlation_km: float = Field(default=ErrorModel().length_km, gt=0)
     """Along-track length of the error of a sounding; see ``services.sources.along_track``."""

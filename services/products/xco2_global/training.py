@@ -78,7 +78,10 @@ def train(inputs: Path, out: Path, seed: int, note: Note, each: Each | None = No
     left = table.rows["target"][rows] - said["departure"]
     residuals = Residuals.of(cells.take(rows), left, said["spread"] * factor, found.settings.grid)
     covariance = residuals.covariance()
-    told = background.fitted.model_copy(update={"spread_factor": factor, "nearby": covariance})
+    subtracted = found.settings.soundings.subtract_offsets
+    told = background.fitted.model_copy(
+        update={"spread_factor": factor, "nearby": covariance, "subtract_offsets": subtracted}
+    )
     (out / BACKGROUND_FILE).write_text(told.model_dump_json(indent=1) + "\n", encoding="utf-8")
     rows = _rows(table, SCORED, seed)
     said = trained.predict(table.sequences(rows))
@@ -137,7 +140,8 @@ def export(trained: Path, out: Path, note: Note) -> None:
         )
     except ModelError as error:
         raise ModelRefused(str(error)) from error
-    (out / BACKGROUND_FILE).write_text(fitted_then.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    told = fitted_then.model_copy(update={"network": card.sha256})
+    (out / BACKGROUND_FILE).write_text(told.model_dump_json(indent=1) + "\n", encoding="utf-8")
     note(f"{out}: model {card.name}, sha256 {card.sha256}")
 
 

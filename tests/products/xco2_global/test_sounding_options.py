@@ -11,6 +11,7 @@ from services.core.errors import InputRefused
 from services.pipeline.recipe import Here
 from services.products.xco2_global.inputs import SETTINGS, Inputs
 from services.products.xco2_global.observed import Observed, prepare
+from services.sample.carbon_soundings import INSTRUMENTS
 
 type Own = Callable[[str], Path]
 
@@ -144,3 +145,27 @@ def test_each_sounding_is_counted_once(written: Path) -> None:
     left = sum(count for name, count in told.items() if name != "read")
     cells = sum(int(observed.cells(month).count.sum()) for month in observed.months)
     assert cells + observed.facts["outside_the_grid"] == told["read"] - left
+
+
+def test_offsets_are_taken_off_over_land_and_over_sea_apart(inputs: Path, own: Own, written: Path) -> None:
+    plain = made(written)
+    say(own, "soundings", "subtract_offsets = true")
+    found = made(inputs)
+    assert plain.facts["offsets_subtracted"] is None
+    off, told = found.facts["offsets_subtracted"], found.facts["offsets"]["groups"]
+    put_in = {f"{one.name} {mode}": offset for one in INSTRUMENTS for mode, offset in one.offsets.items()}
+    assert set(off) == set(told) == set(put_in)
+    most = {
+        surface: max((name for name in told if surface in name), key=lambda name: told[name]["soundings"])
+        for surface in ("land", "ocean")
+    }
+    for name, offset in off.items():
+        reference = most[name.split()[1].split("_")[0]]
+        assert offset == pytest.approx(told[name]["offset"] - told[reference]["offset"], abs=1e-12)
+        sigma = np.hypot(told[name]["error"], told[reference]["error"])
+        assert offset == pytest.approx(put_in[name] - put_in[reference], abs=3 * sigma)
+    before, after = plain.cells(MONTH), found.cells(MONTH)
+    changed = (before.xco2 - after.xco2)[:, np.newaxis]
+    # most cells have soundings of one group
+    assert (np.abs(changed - np.array([*off.values()])).min(axis=1) < 1e-3).mean() > 0.5
+    assert len(np.unique(np.round(changed, 3))) > 4
