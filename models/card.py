@@ -7,6 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.errors import ModelRefused
@@ -71,6 +73,18 @@ class InputTensor(_Part):
             )
         _check_unique(self.name, [feature.name for feature in self.features])
         return self
+
+    @cached_property
+    def ranges(self) -> NDArray[np.float32]:
+        """Least and most of each feature, ``(2, feature)``."""
+        return np.array([(one.valid_min, one.valid_max) for one in self.features], dtype=np.float32).T
+
+    @cached_property
+    def only_clips(self) -> bool:
+        """Whether features lie along the last axis and each is clipped, and passed where it is missing."""
+        return self.feature_axis == len(self.shape) - 1 and all(
+            (one.out_of_range, one.missing) == ("clip", "pass") for one in self.features
+        )
 
 
 class OutputTensor(_Part):

@@ -19,13 +19,9 @@ def apply_rules(tensor: InputTensor, values: Floats) -> NDArray[np.bool_]:
         True where a row lacks a number that it needs, ``(rows,)``.
     """
     lost = np.zeros(len(values), dtype=np.bool_)
-    if tensor.feature_axis == len(tensor.shape) - 1 and all(
-        (feature.out_of_range, feature.missing) == ("clip", "pass") for feature in tensor.features
-    ):
+    if tensor.only_clips:
         # nothing but ranges to keep to: in one go, a third of the time for sequences of 12 months
-        ends = ((feature.valid_min, feature.valid_max) for feature in tensor.features)
-        low, high = np.array(list(ends), dtype=np.float32).T
-        np.clip(values, low, high, out=values)
+        np.clip(values, *tensor.ranges, out=values)
         return lost
     by_feature = np.moveaxis(values, tensor.feature_axis, 0)
     for feature, column in zip(tensor.features, by_feature, strict=True):

@@ -166,7 +166,8 @@ class TimeAxis:
             high = self._begun(last)
         if low >= high:
             extent = f"; it has {self.ids[0]} to {self.ids[-1]}" if len(self) else ""
-            raise TimeOutsideAxis(f"no period of the axis touches {first or '..'}/{last or '..'}{extent}")
+            ends = [".." if one is None else f"{one.astype('datetime64[s]')}Z" for one in (first, last)]
+            raise TimeOutsideAxis(f"no period of the axis touches {'/'.join(ends)}{extent}")
         return range(low, high)
 
     def select(self, expression: str | None) -> range:

@@ -65,7 +65,7 @@ def _folders(package: str) -> list[Path]:
     if spec is None:
         return []
     places = spec.submodule_search_locations or ([spec.origin] if spec.origin else [])
-    return sorted(Path(place).resolve() for place in places)
+    return sorted({Path(place).resolve() for place in places})  # a namespace may lie on the path twice
 
 
 @cache

@@ -13,7 +13,7 @@ from services.core.grid import Window, windows
 from services.core.made_from import other_files, other_settings
 from services.core.product import Product
 from services.core.segment import SegmentCog
-from services.core.time_axis import TimeAxis, blocks
+from services.core.time_axis import TimeAxis, blocks, parse_instant
 from services.pipeline.code import Code
 from services.pipeline.recipe import Input
 
@@ -89,6 +89,8 @@ class Plan:
 
     code: Code
     attempt: int = 1
+    remarks: tuple[str, ...] = ()
+    """What people should know of the periods that are asked for, and of those that stay; nothing follows from it."""
 
     @property
     def digest(self) -> str:
@@ -198,6 +200,7 @@ class Plan:
             + (f"; models: {', '.join(sorted(self.models))}" if self.models else ""),
             f"segment {self.segment}"
             + (f", on top of version {self.parent}" if self.parent else ", the first version"),
+            *self.remarks,
         ]
 
 
@@ -245,7 +248,9 @@ def plan(  # noqa: PLR0913 - everything that decides the work
         told = f"nothing to do: {product.id} already has all {len(available)} periods that the inputs allow"
         raise NothingToDo(told + ("" if current is None else _changed(current, inputs, models or {}, facts or {})))
     fresh = available.take(chosen)
-    return _assemble(product, fresh, base, current, code, inputs, models or {}, facts or {})
+    made = _assemble(product, fresh, base, current, code, inputs, models or {}, facts or {})
+    remarks = [_beyond(available, periods), "" if base is None else _mixed(base, fresh, models or {}, facts or {})]
+    return replace(made, remarks=tuple(remark for remark in remarks if remark))
 
 
 def _meet(one: Window, other: Window) -> bool:
@@ -271,6 +276,45 @@ def _changed(current: Version, inputs: tuple[Input, ...], models: dict[str, str]
             again = f"--periods {current.time.ids[0]}/{current.time.ids[-1]} makes them anew"
             return f"; they were made from other inputs than these ({', '.join(told)}): {again}"
     return ""
+
+
+def _beyond(available: TimeAxis, periods: str | None) -> str:
+    """That an interval reaches beyond what the inputs allow; empty where it does not."""
+    first, _, last = (periods or "").partition("/")
+    told = []
+    if first not in {"", ".."} and last and parse_instant(first)[0] < available.bounds[0, 0]:
+        told.append(f"begin with {available.ids[0]}")
+    if last not in {"", ".."} and parse_instant(last)[1] >= available.bounds[-1, 1]:
+        told.append(f"end with {available.ids[-1]}")
+    return f"note: of {periods} the inputs {' and '.join(told)}" if told else ""
+
+
+def _mixed(base: Version, fresh: TimeAxis, models: dict[str, str], facts: dict[str, Any]) -> str:
+    """That periods which stay were made otherwise than those that are computed; empty where all are made alike.
+
+    Files are not compared: later months come with new ones.
+    """
+    made = set(fresh.starts)
+    told: dict[str, None] = {}
+    others: set[int] = set()
+    for run in base.maps:
+        origin = base.provenance.get(run.segment, {})
+        stay = set(run.periods.starts) - made
+        if not stay or not origin.get("inputs"):
+            continue  # copied, or of a recipe that reads nothing
+        differ = other_settings(origin, facts.get("settings", {}))
+        differ += ["models"] if origin.get("models", {}) != models else []
+        if differ:
+            told |= dict.fromkeys(differ)
+            others |= stay
+    if not others:
+        return ""
+    names = TimeAxis(step=base.time.step, starts=tuple(sorted(others))).ids
+    span = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
+    return (
+        f"note: {len(names)} of the periods that stay ({span}) were made with other {', '.join(told)} than these will "
+        f"be; --periods {names[0]}/{names[-1]} makes them anew"
+    )
 
 
 def plan_compact(current: Version, code: Code) -> Plan:

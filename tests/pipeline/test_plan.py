@@ -12,7 +12,7 @@ from services.core.product import Product
 from services.core.quantity import Quantity
 from services.core.time_axis import TimeAxis
 from services.pipeline.code import Code
-from services.pipeline.plan import plan
+from services.pipeline.plan import Plan, plan
 from services.pipeline.recipe import Input
 
 PRODUCT = Product(
@@ -64,13 +64,11 @@ def test_whatever_decides_the_values_decides_the_segment(change: dict[str, Any])
     assert plan(**(GIVEN | change)).segment != plan(**GIVEN).segment
 
 
-def test_nothing_to_do_says_what_the_published_values_do_not_follow_from() -> None:
-    settings = {"facts": {"settings": {"fill": "ssa"}}}
-    given = GIVEN | settings
-    first = plan(**given)
+def published(first: Plan) -> Version:
+    """The version that a first plan makes."""
     run = (Run(segment=first.segment, periods=first.fresh),)
     listed = [{"name": one.name, "size": one.size, "sha256": one.sha256} for one in first.inputs]
-    version = Version(
+    return Version(
         product=PRODUCT,
         time=first.time,
         segments={first.segment: "0" * 64},
@@ -79,8 +77,14 @@ def test_nothing_to_do_says_what_the_published_values_do_not_follow_from() -> No
         cogs=(),
         anchor=first.anchor,
         parent=None,
-        provenance={first.segment: {"inputs": listed, "models": {}, "facts": first.facts}},
+        provenance={first.segment: {"inputs": listed, "models": first.models, "facts": first.facts}},
     )
+
+
+def test_nothing_to_do_says_what_the_published_values_do_not_follow_from() -> None:
+    settings = {"facts": {"settings": {"fill": "ssa"}}}
+    given = GIVEN | settings
+    version = published(plan(**given))
     with pytest.raises(NothingToDo, match=r"already has all 12 periods that the inputs allow$"):
         plan(**(given | {"current": version}))
     other = {"inputs": (Input(name="a.tif", size=1, sha256="2" * 64),), "facts": {"settings": {"fill": "linear"}}}
@@ -89,3 +93,40 @@ def test_nothing_to_do_says_what_the_published_values_do_not_follow_from() -> No
         plan(**(given | other | {"current": version}))
     with pytest.raises(NothingToDo, match=r"other inputs than these \(models\)"):
         plan(**(given | {"current": version, "models": {"net": "3" * 64}}))
+
+
+def test_periods_that_stay_and_were_made_with_another_model_are_told() -> None:
+    given = GIVEN | {"facts": {"settings": {"fill": "ssa"}}, "models": {"net": "3" * 64}}
+    version = published(plan(**(given | {"available": TimeAxis.regular("2001-01", "P1M", 3)})))
+    more = given | {"current": version, "inputs": (*GIVEN["inputs"], Input(name="b.tif", size=1, sha256="5" * 64))}
+    assert plan(**more).remarks == ()
+    another = more | {"models": {"net": "6" * 64}, "facts": {"settings": {"fill": "linear"}}}
+    found = plan(**another)
+    (all_three,) = found.remarks
+    assert all_three == (
+        "note: 3 of the periods that stay (2001-01 to 2001-03) were made with other fill, models than these will be; "
+        "--periods 2001-01/2001-03 makes them anew"
+    )
+    assert found.lines()[-1] == all_three
+    (one,) = plan(**(another | {"periods": "2001-02/2001-12"})).remarks
+    assert one.startswith("note: 1 of the periods that stay (2001-01) ")
+    assert plan(**(another | {"periods": "2001-01/2001-12"})).remarks == ()
+    assert plan(**(another | {"keep": False})).remarks == ()
+
+
+@pytest.mark.parametrize(
+    ("periods", "told"),
+    [
+        ("2001-11/2002-04", "end with 2001-12"),
+        ("1999/2001-02", "begin with 2001-01"),
+        ("2000-12/2003", "begin with 2001-01 and end with 2001-12"),
+        ("../2002", "end with 2001-12"),
+        ("2001-01/2001-12", ""),
+        ("2001/..", ""),
+        ("2001-05", ""),
+        (None, ""),
+    ],
+)
+def test_periods_beyond_the_inputs_are_told(periods: str | None, told: str) -> None:
+    wanted = (f"note: of {periods} the inputs {told}",) if told else ()
+    assert plan(**(GIVEN | {"periods": periods})).remarks == wanted

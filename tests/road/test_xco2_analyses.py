@@ -3,7 +3,7 @@
 import csv
 import json
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 import xarray as xr
 from fastapi.testclient import TestClient
 from numpy.typing import NDArray
+from scipy import stats
 from typer.testing import CliRunner
 
 from services.cli import app
@@ -147,6 +148,23 @@ def stored() -> xr.DataArray:
     return xr.DataArray(fields, dims=("time", "y", "x"))
 
 
+def test_a_table_says_why_an_interval_is_not_told_or_wide(place: tuple[str, Store, Path]) -> None:
+    _, store, _ = place
+    recipe = GrowthRecipe.open(store, published(store, "column"), variable=None, periods=None)
+    told = [row | {"degrees_of_freedom": 30.0} for row in recipe.table]
+
+    def lines(rows: list[dict[str, Any]]) -> str:
+        other = replace(recipe)
+        vars(other)["table"] = rows
+        return "\n".join(other.summary())
+
+    assert "independent" not in lines(told)
+    for few in (None, 1.2):
+        assert "few independent ones (degrees_of_freedom of growth.csv)" in lines(
+            [told[0] | {"degrees_of_freedom": few, "low": None}, *told[1:]]
+        )
+
+
 def test_growth_is_the_slope_of_numpys_least_squares_and_means_are_weighted(place: tuple[str, Store, Path]) -> None:
     _, store, root = place
     found = analyse(place, "growth", "--polygons", str(root / "continents.geojson"), "--label", "name")
@@ -180,6 +198,10 @@ def test_growth_is_the_slope_of_numpys_least_squares_and_means_are_weighted(plac
     assert rows["North"]["growth"] == pytest.approx(np.linalg.lstsq(design, inside.values, rcond=None)[0][1], abs=2e-4)
     with (root / "out" / "growth.csv").open() as file:
         assert [row["region"] for row in csv.DictReader(file)] == list(rows)
+    for row in rows.values():
+        reach = stats.t.ppf(0.975, row["degrees_of_freedom"]) * row["standard_error"]
+        assert row["high"] - row["growth"] == pytest.approx(reach, rel=0.01, abs=2e-6)
+        assert -1 <= row["lag1_autocorrelation"] <= 1
     assert (
         published(store, "column_growth").version.provenance.popitem()[1]["facts"]["table"] == found["facts"]["table"]
     )

@@ -83,6 +83,12 @@ class Fitted(BaseModel):
     nearby: Covariance | None = None
     """Of what the network leaves over, in units of the spread after that factor; None: not estimated."""
 
+    subtract_offsets: bool = False
+    """Whether modes and instruments had been brought to one another in the cells."""
+
+    network: str | None = None
+    """sha256 of the model.onnx that departs from it; None before it is exported."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Background:

@@ -38,10 +38,10 @@ def told(source: Inputs, network: Network, periods: TimeAxis, window: Window, st
         f"network: {cells * len(periods) / 1e6:,.1f} million sequences of {MONTHS} months and {features} covariates, "
         f"{4 * MONTHS * features} bytes each, made strip by strip and never stored"
     )
+    beside = f", and {once:.1f} s for each of {strips} strips of a month" if once >= 0.05 else ""
     hours = (
         f"measured here: {1 / each:,.0f} cells a second on one core, {min(asking / (each * many), 1):.0%} of it in the "
-        f"network, and {once:.1f} s for each of {strips} strips of a month, so about {seconds / 3600:,.2f} core-hours, "
-        "besides writing"
+        f"network{beside}, so about {seconds / 3600:,.2f} core-hours, besides writing"
     )
     return [size, hours]
 

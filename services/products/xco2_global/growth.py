@@ -23,6 +23,9 @@ from services.sources.polygons import Polygons, open_polygons
 from services.validation.report import as_csv
 from services.validation.trend import ols
 
+FEW = 3.0
+"""Degrees of freedom below which an interval of 95 % is told to be wide: Student's t is 3.2 there, and 13 at 1."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class GrowthRecipe(Analysis):
@@ -131,6 +134,12 @@ class GrowthRecipe(Analysis):
             grows = "not told" if row["growth"] is None else f"{row['growth']:.3f}"
             p_value = "" if row["p_value"] is None else f"{row['p_value']:.1g}"
             lines.append(f"{row['region']:<16}{grows:>9}{bounds:>18}{p_value:>9}{row['months']:>8}")
+        freedom = [row["degrees_of_freedom"] for row in self.table if row["growth"] is not None]
+        if any(one is None or one < FEW for one in freedom):
+            lines.append(
+                "not told, or very wide: what trend and season leave changes so slowly there that the months count as "
+                "few independent ones (degrees_of_freedom of growth.csv); a longer series tells more"
+            )
         if self.polygons is None:
             lines.append("continents: none, as no outlines are shipped; --polygons FILE adds those of a file")
         return lines

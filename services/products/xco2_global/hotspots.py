@@ -273,7 +273,7 @@ class HotspotsRecipe(Analysis):
                 raise Refused(f"{guide.name} has no month up to {self.trend.months.ids[-1]}; it cannot guide")
             total, count = np.zeros(self.grid.shape), np.zeros(self.grid.shape)
             for month in months:
-                one = covariate(settings, guide, month, self.grid, whole)[..., 0]
+                one = covariate(settings, guide, month, self.grid, whole)[0]
                 total += np.nan_to_num(one)
                 count += ~np.isnan(one)
             maps[place] = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)

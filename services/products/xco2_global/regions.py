@@ -113,6 +113,8 @@ def table(means: Means, months: NDArray[np.int64], level: float = 0.95) -> list[
             "low": _number(low[at]),
             "high": _number(high[at]),
             "p_value": _number(found.p_value[at]),
+            "lag1_autocorrelation": _number(found.r1[at]),
+            "degrees_of_freedom": _number(found.freedom[at]),
             "amplitude": _number(cycle.amplitude[at]),
             "maximum_month": _number(cycle.maximum[at]),
         }

@@ -57,7 +57,7 @@ def open_recipe(inputs: Path, models: Path | None = None) -> "Xco2":
         )
     return Xco2(
         source=found,
-        network=Network.open((models or DIRECTORY).resolve(), found.settings.features, found.soundings.scale),
+        network=Network.open((models or DIRECTORY).resolve(), found),
     )
 
 
@@ -111,6 +111,13 @@ class Xco2:
             "settings": settings.deciding(),
         }
 
+    def remarks(self, window: Window) -> list[str]:  # noqa: ARG002 - it is so for all of them
+        """Months that no sounding tells of, for people."""
+        periods, told = self.periods(), set(self.source.sounding_months)
+        without = [name for name, month in zip(periods.ids, periods.starts, strict=True) if month not in told]
+        line = f"soundings: no file of {len(without)} of {len(periods)} months, {', '.join(without[:3])}"
+        return [f"{line}{' ...' if len(without) > 3 else ''}: the model speaks alone there"] if without else []
+
     def prepare(self, each: Each, note: Callable[[str], None]) -> None:
         """Make the cells of the soundings and what they tell of their neighbourhood, unless they are there."""
         observed = prepare(self.source, each, note)
@@ -136,9 +143,12 @@ class Xco2:
         stored = {
             one.name: np.full((len(periods), *window.shape), one.fill, dtype=one.dtype) for one in PRODUCT.quantities
         }
+        strips = list(self._strips(window))
+        most = max((strip.height * strip.width for _, strip in strips), default=0)
+        memory = np.empty(most * MONTHS * len(self.source.settings.features), dtype=np.float32)
         for position, month in enumerate(periods.starts):
-            for first, strip in self._strips(window):
-                for name, values in self._strip(month, strip).items():
+            for first, strip in strips:
+                for name, values in self._strip(month, strip, memory).items():
                     stored[name][position, first : first + strip.height] = values
         return stored
 
@@ -151,9 +161,9 @@ class Xco2:
                 replace(window, row=window.row + first, height=min(height, window.height - first)),
             )
 
-    def _strip(self, month: int, window: Window) -> dict[str, NDArray[Any]]:
+    def _strip(self, month: int, window: Window, memory: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         grid = self.source.settings.grid
-        asked = sequences(self.source, month, window)
+        asked = sequences(self.source, month, window, memory)
         of_files = asked[..., : -len(PLACE_AND_SEASON)]
         absent = np.isnan(of_files).mean(axis=(1, 2)).reshape(window.shape) > ABSENT
         departure, spread = (part.reshape(window.shape) for part in self.network.ask(asked))

@@ -1,5 +1,6 @@
 """Rendered months against soundings counted by hand, and inputs that are broken or odd (issue 6, criterion 8)."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -336,6 +337,43 @@ def test_a_model_of_another_scale_is_refused(written: Path, models: Path, tmp_pa
     place.write_text(place.read_text().replace("X2019", "X2007"))
     with pytest.raises(ModelRefused, match=r"was learned on the scale X2007, the inputs are on X2019"):
         open_recipe(written, other)
+
+
+def test_months_without_files_and_a_variable_that_is_not_named_are_told(inputs: Path, own: Own, models: Path) -> None:
+    window = Window(row=0, column=0, height=90, width=180)
+    assert open_recipe(inputs, models).remarks(window) == []
+    for path in inputs.glob("oco?_LtCO2_1909*.nc4"):
+        path.unlink()
+    (line,) = open_recipe(inputs, models).remarks(window)
+    assert line == "soundings: no file of 1 of 4 months, 2019-09: the model speaks alone there"
+    path = own(SETTINGS)
+    path.write_text(path.read_text().replace('variable = "t2m"\n', ""))
+    with pytest.raises(InputRefused, match=r"raster variables; choose one with variable = '..' of temperature: .*t2m"):
+        open_recipe(inputs, models)
+
+
+def test_a_background_of_another_export_or_of_cells_with_other_offsets_is_refused(
+    written: Path, models: Path, trained: Path, inputs: Path, tmp_path: Path
+) -> None:
+    told = json.loads((models / "background.json").read_text())
+    card = json.loads((models / "card.json").read_text())
+    assert (told["network"], told["subtract_offsets"]) == (card["sha256"], False)
+    assert json.loads((trained / "background.json").read_text())["network"] is None
+    other = Path(shutil.copytree(models, tmp_path / "models"))
+    (other / "background.json").write_text(json.dumps(told | {"network": "0" * 64}))
+    with pytest.raises(ModelRefused, match=r"background.json was exported with another model.onnx than the one beside"):
+        open_recipe(written, other)
+    # as files of before, which do not say
+    (other / "background.json").write_text(json.dumps({k: v for k, v in told.items() if k != "network"}))
+    open_recipe(written, other)
+    toml = inputs / SETTINGS
+    text = toml.read_text()
+    toml.unlink()
+    toml.write_text(text.replace("[soundings]\n", "[soundings]\nsubtract_offsets = true\n", 1))
+    with pytest.raises(
+        ModelRefused, match=r"learned with soundings.subtract_offsets = false, and these inputs say true"
+    ):
+        open_recipe(inputs, models)
 
 
 def test_a_file_has_one_name_however_its_place_is_spelled(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
