@@ -26,11 +26,13 @@ from services.core.quantity import Quantity
 from services.core.settings import StoreSettings
 from services.core.store import Store
 from services.products.xco2_global import validate
+from services.products.xco2_global.covariates import sequences
 from services.products.xco2_global.declaration import INFERRED, UNCERTAINTY, XCO2
 from services.products.xco2_global.inputs import SETTINGS, Inputs
 from services.products.xco2_global.observed import Observed
 from services.products.xco2_global.table import SCORED, seen
-from services.products.xco2_global.validation import folds, points, stations, truth
+from services.products.xco2_global.validation import folds, pictures, points, stations, truth
+from services.products.xco2_global.validation.attention import attention
 from services.products.xco2_global.validation.guesses import guesses
 from services.products.xco2_global.validation.points import Known, Points
 from services.products.xco2_global.validation.published import Published, decoded
@@ -110,12 +112,12 @@ def test_the_report_says_what_it_is_of(report: tuple[dict[str, Any], Path, list[
     assert found["periods"] == ["2019-08", "2019-11", 4]
     assert "clear sky, at the time of the overpass" in found["sampling"]
     assert found["months_without_soundings"] == []
-    for part in ("stations", "held_out", "folds", "truth"):
+    for part in ("stations", "held_out", "folds", "truth", "attention"):
         assert found[part]["synthetic"] is True, part
-    assert set(found["tables"]) == {"stations", "station_months", "held_out", "folds", "truth"}
+    assert set(found["tables"]) == {"stations", "station_months", "held_out", "folds", "truth", "attention"}
     for name in found["tables"].values():
         assert table(out / name), name
-    for name in ("map", "scatter", "series", "coverage"):
+    for name in ("map", "scatter", "series", "coverage", "attention"):
         if name == "series":
             assert found["pictures"][name] == "not drawn: no station has 6 published months"
             continue
@@ -127,7 +129,8 @@ def test_the_report_says_what_it_is_of(report: tuple[dict[str, Any], Path, list[
     lines = found["summary"]
     assert "(synthetic" in lines[0]
     assert "clear sky" in lines[1]
-    assert all("synthetic" in line for line in lines[2:]), lines
+    assert all("synthetic" in line for line in lines[2:-1]), lines
+    assert lines[-1].startswith("the network looks at the month itself for ")
     assert not any("nan" in line for line in lines), lines
 
 
@@ -220,6 +223,48 @@ def test_the_network_scores_as_its_training_said(report: tuple[dict[str, Any], P
     told = part["rmse_difference"]["background"]
     assert told["low"] <= told["difference"] <= told["high"]
     assert told["difference"] == pytest.approx(network["rmse"] - background["rmse"], abs=1e-6)
+
+
+def test_attention_by_torch(
+    report: tuple[dict[str, Any], Path, list[str]], published: Published, trained: Path
+) -> None:
+    from models.xco2_global.train import Trained  # noqa: PLC0415 - where torch is
+
+    found, out, _ = report
+    rows = table(out / "attention.csv")
+    lags = [f"months_before_{lag}" for lag in range(12)]
+    shares = np.array([[float(row[lag]) for lag in lags] for row in rows])
+    np.testing.assert_allclose(shares.sum(axis=1), 1, atol=1e-3)
+    counts = np.array([int(row["cells"]) for row in rows])
+    mean = found["attention"]["mean_share_of_months_before"]
+    np.testing.assert_allclose(np.average(shares, axis=0, weights=counts), mean, atol=2e-4)
+    assert found["attention"]["cells"] == counts.sum()
+    # the last band of the last month: 15 rows of 2 degrees in each band, of which the 4th and the 12th are asked
+    last = rows[-1]
+    assert (last["month"], last["south"], last["north"], last["cells"]) == ("2019-11", "-90.0", "-60.0", "360")
+    month = int(np.datetime64("2019-11", "M").astype(int))
+    asked = [sequences(published.source, month, Window(row=row, column=0, height=1, width=180)) for row in (78, 86)]
+    said = Trained.read(trained).predict(np.concatenate(asked))["attention"]
+    np.testing.assert_allclose(shares[-1], said.mean(axis=0)[::-1], atol=2e-4)
+
+
+def test_a_series_is_drawn_of_all_published_months(
+    published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = stations.at_stations(published)
+    _, rows = stations.scores(published, at, stations.said_at(published, at, None))
+    row = next(row for row in rows if row["months"])
+    years, values, half = pictures._published_at(published, row)
+    np.testing.assert_allclose(years, 2019 + (np.arange(7, 11) + 0.5) / 12)
+    grid = published.dataset.product.grid
+    y, x = int((90 - row["latitude"]) // 2), int((row["longitude"] + 180) // 2)
+    assert (y, x) == grid.locate(row["longitude"], row["latitude"])
+    np.testing.assert_array_equal(values, maps(published, XCO2)[:, y, x])
+    np.testing.assert_array_equal(half, 1.96 * maps(published, UNCERTAINTY)[:, y, x])
+    monkeypatch.setattr(pictures, "LEAST_MONTHS", 1)
+    pictures.draw_series(tmp_path / "series.png", published, at, rows)
+    with Image.open(tmp_path / "series.png") as image:
+        assert len(np.unique(np.asarray(image.convert("L")))) > 50
 
 
 def test_the_truth_by_numpy(report: tuple[dict[str, Any], Path, list[str]], published: Published) -> None:
@@ -423,6 +468,8 @@ def test_without_model_truth_or_stations(published: Published) -> None:
     alone = replace(published, network=None)
     with pytest.raises(NotComputed, match=r"the model is not given \(--models DIR\)"):
         folds.held_out_network(alone, lambda _: None)
+    with pytest.raises(NotComputed, match=r"the model is not given"):
+        attention(alone)
     settings = published.source.settings
     real = replace(published.source, settings=settings.model_copy(update={"synthetic": False}))
     with pytest.raises(NotComputed, match="nobody knows the truth of the real Earth"):

@@ -182,7 +182,10 @@ def _trees(
     try:
         from models.xco2_global.native import fit as grow  # noqa: PLC0415 - xgboost is there only with the train extra
     except ModuleNotFoundError as error:
-        return None, f"it needs the package {error.name}: install cenote with its train extra"
+        return None, (
+            f"it needs the package {error.name}: `.venv/bin/pip install -c constraints.txt xgboost-cpu` installs it "
+            "(not on Linux: xgboost), elsewhere cenote's train extra"
+        )
     at = cells.at
     target = cells.xco2 - background.at(at.month, at.row, at.column, source.settings.grid)
     usable = ~np.isnan(target)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from services.core.errors import InputRefused
 from services.core.grid import Window
-from services.products.xco2_global.declaration import global_grid
+from services.products.xco2_global.declaration import UNCERTAINTY, XCO2, global_grid
 from services.products.xco2_global.validation.points import Values
 from services.products.xco2_global.validation.published import Published
 from services.products.xco2_global.validation.scores import LEVELS
@@ -97,11 +97,11 @@ def draw_series(path: Path, published: Published, at: AtStations | None, rows: R
     panels = figure.subplots(len(chosen), 1, sharex=True, squeeze=False)[:, 0]
     for axes, number in zip(panels, chosen, strict=True):
         own = at.station == number
-        years, values, sigma = 1970 + at.years[own], at.cell[own], REACH * at.sigma[own]
+        years, values, sigma = _published_at(published, rows[number])
         axes.fill_between(years, values - sigma, values + sigma, color=BLUE, alpha=0.16, linewidth=0, label="95 %")
         axes.plot(years, values, color=BLUE, linewidth=1.3, label="published")
         axes.errorbar(
-            years,
+            1970 + at.years[own],
             at.reference[own],
             yerr=np.nan_to_num(at.error[own]),
             color="black",
@@ -151,6 +151,36 @@ def draw_coverage(path: Path, published: Published, parts: Mapping[str, Any]) ->
     axes.legend(loc="upper left", fontsize=8)
     axes.set_title(_labelled(published, "Coverage of the uncertainty"), fontsize=11)
     _save(figure, path)
+
+
+def draw_attention(path: Path, published: Published, parts: Mapping[str, Any]) -> None:
+    """Share of each of the twelve months in the network's answers, by what ``attention.csv`` holds."""
+    part = parts["attention"]
+    if "not_computed" in part:
+        raise NotComputed(str(part["not_computed"]))
+    shares = np.array(part["mean_share_of_months_before"])
+    figure, axes = _figure((6.4, 3.6), published)
+    axes.bar(np.arange(len(shares)), shares, color=BLUE)
+    axes.axhline(1 / len(shares), color=GREY, linewidth=1, linestyle="--", label="evenly")
+    axes.set_xticks(np.arange(len(shares)))
+    axes.set_xlabel("months before the month that is told")
+    axes.set_ylabel("mean share")
+    axes.legend(fontsize=8)
+    axes.set_title(_labelled(published, f"Attention of the network, {part['cells']} cells"), fontsize=11)
+    _save(figure, path)
+
+
+def _published_at(published: Published, row: Mapping[str, Any]) -> tuple[Values, Values, Values]:
+    """Years, values and half the 95 % interval of all published months in a station's cell; NaN where one lacks."""
+    dataset = published.dataset
+    y, x = dataset.product.grid.locate(row["longitude"], row["latitude"])
+    window = Window(row=y, column=x, height=1, width=1)
+    starts = np.array(dataset.time.starts)
+    whole = np.full((2, starts[-1] - starts[0] + 1), np.nan)
+    for line, quantity in zip(whole, (XCO2, UNCERTAINTY), strict=True):
+        line[starts - starts[0]] = published.series(quantity, window)[:, 0, 0]
+    years = 1970 + (np.arange(starts[0], starts[-1] + 1) + 0.5) / 12
+    return years, whole[0], REACH * whole[1]
 
 
 def _scatter(axes: Axes, known: Values, values: Values, title: str, inferred: NDArray[np.bool_]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from services.core.dataset import Dataset
 from services.products.xco2_global.declaration import XCO2
 from services.products.xco2_global.validation import folds, stations, truth
+from services.products.xco2_global.validation.attention import attention
 from services.products.xco2_global.validation.guesses import Guesses, of_all_cells
 from services.products.xco2_global.validation.published import Published
 from services.products.xco2_global.validation.stations import AtStations
@@ -55,6 +56,7 @@ def validate(
     made.part("held_out", lambda: folds.held_out_network(published, note))
     made.part("folds", lambda: folds.cross_validated(published, seed, note))
     made.part("truth", lambda: truth.against_truth(published, ready, seed, note))
+    made.part("attention", lambda: attention(published))
     (made.out / MONTHS).unlink(missing_ok=True)
     at: AtStations | None = read[0][0] if read else None
     rows: Rows = read[0][1] if read else []
@@ -136,3 +138,4 @@ def _draw(made: Report, published: Published, at: AtStations | None, rows: Rows)
     made.picture("scatter", lambda path: pictures.draw_scatter(path, published, at))
     made.picture("series", lambda path: pictures.draw_series(path, published, at, rows))
     made.picture("coverage", lambda path: pictures.draw_coverage(path, published, made.parts))
+    made.picture("attention", lambda path: pictures.draw_attention(path, published, made.parts))

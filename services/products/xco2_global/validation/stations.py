@@ -99,7 +99,10 @@ def at_stations(published: Published) -> AtStations:
         stations.append(one)
     counts = [len(part["month"]) for part in columns]
     if not sum(counts):
-        raise NotComputed(f"none of {len(found.stations)} stations has a month with enough spectra that is published")
+        beyond = f"; {len(outside)} of them lie outside of the grid" if outside else ""
+        raise NotComputed(
+            f"none of {len(found.stations)} stations has a month with enough spectra that is published{beyond}"
+        )
     joined = {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
     return AtStations(
         stations=tuple(stations),

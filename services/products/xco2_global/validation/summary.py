@@ -16,9 +16,13 @@ def summary(report: Mapping[str, Any]) -> list[str]:
         ),
         f"sampling: {report['sampling']}",
     ]
+    trees = report["guesses"].get("xgboost")
+    if isinstance(trees, Mapping):
+        lines.append(f"xgboost: not computed: {trees['not_computed']}")
     if without:
         lines.append(f"{len(without)} months have no sounding, first {without[0]}: the model speaks alone there")
-    for name, told in (("stations", _stations), ("held_out", _held_out), ("folds", _folds), ("truth", _truth)):
+    parts = {"stations": _stations, "held_out": _held_out, "folds": _folds, "truth": _truth, "attention": _attention}
+    for name, told in parts.items():
         part = report[name]
         if "not_computed" in part:
             lines.append(f"{name.replace('_', ' ')}: not computed: {part['not_computed']}")
@@ -56,6 +60,14 @@ def _stations(part: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _attention(part: Mapping[str, Any]) -> list[str]:
+    shares = part["mean_share_of_months_before"]
+    most = max(range(len(shares)), key=shares.__getitem__)
+    beside = f", most at {most} months before ({shares[most]:.0%})" if most else ", more than at any before"
+    line = f"the network looks at the month itself for {shares[0]:.0%} of its answer{beside}"
+    return [f"{line}; evenly it would be {1 / len(shares):.0%}"]
+
+
 def _held_out(part: Mapping[str, Any]) -> list[str]:
     label = " (synthetic)" if part["synthetic"] else ""
     return [
@@ -79,7 +91,7 @@ def _folds(part: Mapping[str, Any]) -> list[str]:
 def _truth(part: Mapping[str, Any]) -> list[str]:
     kinds, grown = part["kinds"], part["growth"]
     lines = []
-    for kind in ("all", "without_soundings"):
+    for kind in ("all", "with_soundings", "without_soundings"):
         one = kinds[kind]
         lines.append(
             f"against the truth (synthetic), {_name(kind)}: not computed: {one['not_computed']}"
