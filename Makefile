@@ -13,6 +13,9 @@ JOBS ?= 2
 CENOTE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cenote
 export CENOTE_CACHE
 
+# Where `make sample-study` works, and goes on.
+STUDY ?= $(CENOTE_CACHE)/sample-study
+
 BIN := .venv/bin
 CENOTE = $(BIN)/cenote $(if $(STORE),--store '$(STORE)')
 SETUP := pyproject.toml constraints.txt infra/setup/venv
@@ -55,6 +58,10 @@ bench-layouts: .venv/.dev ## chunks, shards, codecs, packing, levels, blocks aga
 .PHONY: study-frk
 study-frk: .venv/.dev ## a published map of XCO2 against eight real TCCON stations, into infra/reports/; seconds, needs the real files
 	$(BIN)/python -m tests.products.xco2_global.frk_study
+
+.PHONY: sample-study
+sample-study: .venv/.dev ## the sample Earth's XCO2 at half a degree: written, learned, rendered, scored; hours, 10 GB  [STUDY=dir] [ARGS=]
+	$(BIN)/python -m tests.products.xco2_global.sample_study $(STUDY) $(ARGS)
 
 .PHONY: soak-memory
 soak-memory: .venv/.dev ## random requests of every kind for an hour: does a server keep its bound?  [ARGS='--minutes 10']

@@ -1,6 +1,7 @@
 """What studies of rendering share: a directory of their own, the command, and what its processes take."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -62,16 +63,25 @@ def cenote(*words: str) -> list[str]:
     return [sys.executable, "-c", "from services.cli import main; main()", *words]
 
 
-def render(place: Place, words: list[str], done: Callable[[], int]) -> int:
+def render(place: Place, words: list[str], done: Callable[[], int], *, sessions: bool = False) -> int:
     """Run a command that renders, and keep in ``render.json`` what its processes take; the command's exit status.
 
     Args:
         place: of the study.
         words: of ``cenote``.
         done: how many periods are rendered, as far as anybody can tell from outside.
+        sessions: whether to note the CPU that workers spend in the models' sessions, too.
     """
     before, started = done(), datetime.now(UTC)
-    child = subprocess.Popen(["nice", "-n", "10", *cenote(*words)], cwd=ROOT)  # noqa: S607 - our own command
+    counted = place.directory / "sessions" / f"{started:%Y%m%dT%H%M%S}"
+    environment = dict(os.environ)
+    if sessions:
+        counted.mkdir(parents=True)
+        environment["SESSION_SECONDS"] = str(counted)
+        paths = [str(Path(__file__).parent / "session_seconds"), os.environ.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    command = ["nice", "-n", "10", *cenote(*words)]
+    child = subprocess.Popen(command, cwd=ROOT, env=environment)
     watch, runs = Watch(pid=child.pid), place.noted("render").get("runs", [])
     start = last = time.monotonic()
     while True:
@@ -88,6 +98,9 @@ def render(place: Place, words: list[str], done: Callable[[], int]) -> int:
                 "months_after": done(),
                 **watch.told(),
             }
+            if sessions:
+                spent = [float(path.read_text(encoding="utf-8")) for path in counted.glob("session-*")]
+                run["session_cpu_s"] = round(sum(spent), 1)
             held = sum(path.stat().st_size for path in place.store.rglob("*") if path.is_file())
             place.note("render", {"runs": [*runs, run], "store_bytes": held})
         if code is not None:

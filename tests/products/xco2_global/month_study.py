@@ -144,7 +144,7 @@ def render(place: Place) -> None:
     """Render the month by the command, and note what its processes take."""
     words = ["--store", str(place.store), "render", "xco2_global", "--inputs", str(place.inputs)]
     words += ["--models", str(place.models), "--workers", str(WORKERS)]
-    raise SystemExit(study.render(place, words, lambda: months_done(place, "xco2_global")))
+    raise SystemExit(study.render(place, words, lambda: months_done(place, "xco2_global"), sessions=True))
 
 
 def report(place: Place) -> dict[str, Any]:
@@ -169,6 +169,7 @@ def report(place: Place) -> dict[str, Any]:
         "render": {
             "finished": runs[-1]["exit"] == 0,
             "worker_core_minutes": round(cpu / 60, 1),
+            "share_in_the_session": round(sum(run["session_cpu_s"] for run in runs) / cpu, 3),
             "wall_minutes": round(sum(run["wall_s"] for run in runs) / 60, 1),
             "peak_rss_of_a_worker_bytes": max(worker["peak_rss_bytes"] for worker in workers),
             "core_hours_of_84_months": round(84 * cpu / 3600, 1),
