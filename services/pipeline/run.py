@@ -7,6 +7,7 @@ the client has deadlines of its own.
 import base64
 import ipaddress
 import logging
+import os
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -47,6 +48,16 @@ NO_WORKER_SECONDS = 300.0
 RETRIES = 3
 """How often a task is tried again on a fault of the store or the loss of its worker."""
 
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": 1,
+    "OPENBLAS_NUM_THREADS": 1,
+    "MKL_NUM_THREADS": 1,
+    # glibc's own 128 kB hands every large array back and asks for it anew: a third of a task's CPU in the kernel
+    "MALLOC_TRIM_THRESHOLD_": 256 << 20,
+    "MALLOC_MMAP_THRESHOLD_": 32 << 20,
+}
+"""Of worker processes."""
+
 DASK = {
     "distributed.scheduler.allowed-failures": 10,
     "distributed.scheduler.no-workers-timeout": "300 s",
@@ -63,14 +74,7 @@ DASK = {
     "distributed.worker.profile.enabled": False,
     "distributed.worker.memory.monitor-interval": "500 ms",
     "distributed.admin.tick.interval": "500 ms",
-    "distributed.nanny.pre-spawn-environ": {
-        "OMP_NUM_THREADS": 1,
-        "OPENBLAS_NUM_THREADS": 1,
-        "MKL_NUM_THREADS": 1,
-        # glibc's own 128 kB hands every large array back and asks for it anew: a third of a task's CPU in the kernel
-        "MALLOC_TRIM_THRESHOLD_": 256 << 20,
-        "MALLOC_MMAP_THRESHOLD_": 32 << 20,
-    },
+    "distributed.nanny.pre-spawn-environ": ENVIRONMENT,
 }
 """Explicit dask settings; one thread per worker process, for more measured slower (science/speed.md 6)."""
 
@@ -130,6 +134,7 @@ def cluster(workers: int, scheduler: str | None = None) -> Iterator[Client | Non
             yield None
         else:
             with (
+                _environment_given_back(),
                 LocalCluster(
                     n_workers=workers,
                     threads_per_worker=1,
@@ -141,6 +146,20 @@ def cluster(workers: int, scheduler: str | None = None) -> Iterator[Client | Non
                 Client(local) as client,
             ):
                 yield client
+
+
+@contextmanager
+def _environment_given_back() -> Iterator[None]:
+    """Undo what dask does to this process: what its workers start with it leaves to whatever is started later."""
+    before = {name: os.environ.get(name) for name in (*ENVIRONMENT, "PYTHONHASHSEED")}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _is_worth_telling(record: logging.LogRecord) -> bool:

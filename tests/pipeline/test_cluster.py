@@ -106,6 +106,18 @@ def end(pids: set[int]) -> None:
                 process.wait(timeout=10)
 
 
+def test_what_is_started_after_a_cluster_does_not_start_as_its_workers_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "OMP_NUM_THREADS", "PYTHONHASHSEED")
+    monkeypatch.setenv(names[0], "1234567")
+    for name in names[1:]:
+        monkeypatch.delenv(name, raising=False)
+    with running.cluster(1) as client:
+        assert client is not None
+        (in_worker,) = client.run(lambda: [os.environ.get(name) for name in names]).values()
+    assert in_worker[:3] == ["1234567", str(256 << 20), "1"]
+    assert [os.environ.get(name) for name in names] == ["1234567", None, None, None]
+
+
 def test_a_killed_worker_and_a_killed_client_cost_only_what_was_not_recorded(tmp_path: Path) -> None:
     count = 4
     quiet = Planted(product=PRODUCT, axis=months(count))
