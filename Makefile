@@ -64,7 +64,7 @@ sample-study: .venv/.dev ## the sample Earth's XCO2 at half a degree: written, l
 	$(BIN)/python -m tests.products.xco2_global.sample_study $(STUDY) $(ARGS)
 
 .PHONY: soak-memory
-soak-memory: .venv/.dev ## random requests of every kind for an hour: does a server keep its bound?  [ARGS='--minutes 10']
+soak-memory: .venv/.dev ## a million random requests, an hour or so: does a server keep its bound?  [ARGS='--minutes 10']
 	$(BIN)/python -m tests.tiler.load $(ARGS)
 
 .PHONY: check

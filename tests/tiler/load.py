@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import http.client
 import json
+import math
 import os
 import platform
 import random
@@ -143,10 +144,12 @@ class Requests:
     Args:
         targets: what there is.
         seed: of the random numbers.
+        plain: share of them that a web map with a site's series would ask, which take a tenth of the others' time.
     """
 
-    def __init__(self, targets: Sequence[Target], seed: int) -> None:
+    def __init__(self, targets: Sequence[Target], seed: int, plain: float = 0.0) -> None:
         self._targets = targets
+        self._plain = plain
         self._random = random.Random(seed)  # noqa: S311 - no secret
         self._kinds = {
             self._tile: 220,
@@ -164,9 +167,22 @@ class Requests:
 
     def next(self) -> Asked:
         """The next one."""
+        if self._random.random() < self._plain:
+            return self._of_a_map(self._random.choice(self._targets))
         (made,) = self._random.choices(list(self._kinds), weights=list(self._kinds.values()))
         asked: Asked = made(self._random.choice(self._targets))
         return asked
+
+    def _of_a_map(self, target: Target) -> Asked:
+        lon, lat = self._place(target)
+        if self._random.random() < 0.1:
+            path = f"/collections/{target.id}/position?coords=POINT({lon:.4f}%20{lat:.4f})&f=CoverageJSON"
+            return Asked(method="GET", path=path, kind="site")
+        z = self._random.randint(0, 9)
+        x, y = _tile_of(lon, lat, z)
+        style = self._random.choice(("", "&colormap_name=viridis", "&rescale=390,420&colormap_name=magma"))
+        path = f"/collections/{target.id}/tiles/WebMercatorQuad/{z}/{x}/{y}.png"
+        return Asked(method="GET", path=f"{path}?datetime={self._random.choice(target.periods)}{style}", kind="map")
 
     def _base(self, target: Target) -> str:
         base = f"/collections/{target.id}"
@@ -196,9 +212,7 @@ class Requests:
         matrix, z = choice(MATRICES), between(0, 9)
         if matrix == "WebMercatorQuad" and chance() < 0.9:
             # where the data are
-            lon, lat = self._place(target)
-            x = int((lon + 180) / 360 * 2**z) % 2**z
-            y = int((1 - np.arcsinh(np.tan(np.radians(np.clip(lat, -84, 84)))) / np.pi) / 2 * 2**z)
+            x, y = _tile_of(*self._place(target), z)
         else:
             x, y = between(0, 2**z), between(0, 2**z)
         query = self._map_query(target)
@@ -360,6 +374,12 @@ class Requests:
         return Asked(method=method, path=path, body=body, kind="wrong")
 
 
+def _tile_of(lon: float, lat: float, z: int) -> tuple[int, int]:
+    """Column and row of the Web Mercator tile around a place."""
+    y = math.asinh(math.tan(math.radians(min(max(lat, -84.0), 84.0))))
+    return int((lon + 180) / 360 * 2**z) % 2**z, int((1 - y / math.pi) / 2 * 2**z)
+
+
 class Client(threading.Thread):
     """Asks one request after the other over one connection.
 
@@ -446,6 +466,7 @@ def soak(  # noqa: PLR0913 - all named at the call
     seconds: float,
     clients: int = 4,
     seed: int = 1,
+    plain: float = 0.0,
     every: float = 0.25,
     note: Callable[[str], None] = lambda _: None,
 ) -> Found:
@@ -459,11 +480,12 @@ def soak(  # noqa: PLR0913 - all named at the call
         seconds: longest time.
         clients: how many ask at once.
         seed: of the random numbers.
+        plain: share of requests as a web map asks them.
         every: seconds from one look at the process to the next.
         note: told a line for a person about every ten seconds.
     """
     found, until = Found(), Until(count, seconds)
-    crowd = [Client(address, Requests(targets, seed + number), until) for number in range(clients)]
+    crowd = [Client(address, Requests(targets, seed + number, plain), until) for number in range(clients)]
     began, said = time.monotonic(), 0.0
     for client in crowd:
         client.start()
@@ -561,7 +583,7 @@ def between_large(resident_mib: Sequence[float]) -> float:
     return float(np.percentile(resident_mib, 20))
 
 
-def report(found: Found, settings: Settings, *, seed: int, clients: int) -> dict[str, Any]:
+def report(found: Found, settings: Settings, *, seed: int, clients: int, plain: float) -> dict[str, Any]:
     """What ``infra/reports/memory.json`` holds."""
     early, late = growth(found.samples)
     step = max(1, len(found.samples) // 120)
@@ -577,6 +599,7 @@ def report(found: Found, settings: Settings, *, seed: int, clients: int) -> dict
         "cache_mib": settings.cache_mb,
         "tile_cache_mib": settings.tile_cache_mb,
         "clients": clients,
+        "plain_share": plain,
         "requests": found.samples[-1][1],
         "minutes": round(found.samples[-1][0] / 60, 1),
         "highest_mib": round(found.highest, 1),
@@ -633,7 +656,14 @@ def main() -> int:
     """``make soak-memory``: exit 1 where the bound was passed, memory grew, or an answer was a fault."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=1_000_000, help="most requests")
-    parser.add_argument("--minutes", type=float, default=60.0, help="longest time")
+    parser.add_argument("--minutes", type=float, default=90.0, help="longest time")
+    parser.add_argument(
+        "--plain",
+        type=float,
+        default=0.9,
+        metavar="SHARE",
+        help="of requests that are a web map's, so that a million of them end: of every kind are the others",
+    )
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--store", help="a store that is published already; else one is made")
@@ -657,12 +687,13 @@ def main() -> int:
                 seconds=60 * given.minutes,
                 clients=given.clients,
                 seed=given.seed,
+                plain=given.plain,
                 every=1.0,
                 note=note,
             )
             log = (Path(folder) / "log").read_text(errors="replace")
     settings = Settings()
-    content = report(found, settings, seed=given.seed, clients=given.clients)
+    content = report(found, settings, seed=given.seed, clients=given.clients, plain=given.plain)
     REPORTS.mkdir(exist_ok=True)
     (REPORTS / "memory.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     (REPORTS / "memory.svg").write_text(picture(content), encoding="utf-8")
