@@ -28,11 +28,11 @@ class Run:
     """Place of the chunk among ``Axis.chunks``."""
 
     pixels: slice
-    cells: NDArray[np.intp]
-    """Of each pixel, counted inside the chunk."""
-
     window: slice
     """The cells of the chunk that hold them all."""
+
+    cells: NDArray[np.intp]
+    """Of each pixel, counted inside the window."""
 
 
 class Axis:
@@ -60,14 +60,15 @@ class Axis:
                 continue
             inside = (cells[first:stop] - number * length).astype(np.intp)
             low, high = int(inside.min()), int(inside.max()) + 1
-            self.within[first:stop] = inside - low + self.count
+            inside -= low
+            self.within[first:stop] = inside + self.count
             self.count += high - low
             runs.append(
                 Run(
                     chunk=self.chunks.index(number),
                     pixels=slice(first, stop),
-                    cells=inside,
                     window=slice(low, high),
+                    cells=inside,
                 )
             )
         for pixels in outside:
@@ -146,19 +147,24 @@ class Separable:
         return out
 
     def _pixels(self, chunks: Sequence[NDArray[Any]], fill: np.generic) -> NDArray[Any]:
-        """The value of each pixel: whole rows first, which are copied at once, and of these the columns."""
+        """The value of each pixel: pieces of rows first, which are copied at once, and of these the columns.
+
+        Only what lies under the tile is touched: most of a chunk is not in the processor's cache.
+        """
         rows, columns = self._rows, self._columns
         across = len(columns.chunks)
         shape = (rows.size, columns.size)
         out = np.empty(shape, dtype=fill.dtype) if self._is_covered else np.full(shape, fill)
         for column in columns.runs:
-            width = chunks[column.chunk].shape[1]
-            lines = np.empty((rows.size, width), dtype=fill.dtype)
-            if not rows.is_covered:
-                lines.fill(fill)
-            for row in rows.runs:
-                chunk = chunks[row.chunk * across + column.chunk]
-                np.take(chunk, row.cells, axis=0, out=lines[row.pixels], mode="clip")
+            pieces = [chunks[row.chunk * across + column.chunk][row.window, column.window] for row in rows.runs]
+            if len(pieces) == 1 and rows.is_covered:
+                lines = pieces[0][rows.runs[0].cells]
+            else:
+                lines = np.empty((rows.size, column.window.stop - column.window.start), dtype=fill.dtype)
+                if not rows.is_covered:
+                    lines.fill(fill)
+                for row, piece in zip(rows.runs, pieces, strict=True):
+                    lines[row.pixels] = piece[row.cells]
             if len(column.cells) == columns.size:
                 np.take(lines, column.cells, axis=1, out=out, mode="clip")
             else:

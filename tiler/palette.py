@@ -158,10 +158,9 @@ class Painter:
         if not self._is_masked:
             return Painted(numbers=numbers)
         missing = values == self._fill
-        count = np.count_nonzero(missing)
-        if not count:
+        if not missing.any():
             return Painted(numbers=numbers)
-        if self.palette.spare is not None or np.count_nonzero(numbers == self._guess) == count:
+        if self.palette.spare is not None or np.count_nonzero(numbers == self._guess) == np.count_nonzero(missing):
             return Painted(numbers=numbers, transparent=self._guess)
         return self._with_free_number(numbers, missing)
 
