@@ -23,7 +23,7 @@ from shapely.geometry import MultiPolygon
 
 from services.core import stac
 from services.core.product import Product
-from services.core.quantity import Quantity
+from services.core.quantity import Quantity, unit_label
 from services.core.time_axis import TimeAxis
 from tiler.cells import Cells
 from tiler.geometry import Place, rings
@@ -109,7 +109,7 @@ class Contents:
                     **({"id": described["observedProperty"]["id"]} if "id" in described["observedProperty"] else {}),
                     "label": {"en": quantity.long_name},
                 },
-                "unit": {"label": {"en": quantity.units}, "symbol": described["unit"]["symbol"]},
+                "unit": {"label": {"en": unit_label(quantity.units)}, "symbol": described["unit"]["symbol"]},
                 **{key: value for key, value in described.items() if key.startswith("cenote:")},
             }
         groups = [

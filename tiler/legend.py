@@ -8,7 +8,7 @@ from functools import lru_cache
 from PIL import Image, ImageDraw, ImageFont
 from rio_tiler.types import ColorMapType
 
-from services.core.quantity import Quantity
+from services.core.quantity import Quantity, unit_label
 from tiler.options import RenderParams, named_colormap
 from tiler.reader import MapSource
 
@@ -118,7 +118,7 @@ class Legend:
 
 def with_unit(title: str, units: str) -> str:
     """A title with its unit, where there is one."""
-    return title if units == "1" else f"{title} ({units})"
+    return title if units == "1" else f"{title} ({unit_label(units)})"
 
 
 @lru_cache(maxsize=1)

@@ -16,6 +16,7 @@ from services.core.quantity import Quantity
 from services.core.time_axis import TimeAxis
 from tiler.catalogue import Served
 from tiler.documents import collection_url
+from tiler.legend import with_unit
 from tiler.matrices import NAMES, Extent, extent, matrix_set
 from tiler.ogc_tiles import matrix_limits
 
@@ -94,8 +95,7 @@ def _layer(
 ) -> None:
     product, axis = served.dataset.product, served.dataset.time
     layer = SubElement(contents, f"{{{WMTS}}}Layer")
-    unit = "" if quantity.units == "1" else f" ({quantity.units})"
-    _text(layer, OWS, "Title", f"{quantity.long_name}{unit}")
+    _text(layer, OWS, "Title", with_unit(quantity.long_name, quantity.units))
     _text(layer, OWS, "Abstract", product.description)
     west, south, east, north = product.grid.bounds
     if east > 180:

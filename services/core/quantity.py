@@ -203,3 +203,8 @@ def _decimals_of(number: float, most: int, slack: float) -> int:
         if abs(round(number, places) - number) <= slack:
             return places
     return most
+
+
+def unit_label(units: str) -> str:
+    """Units as people write them; what a program reads stays the UDUNITS string."""
+    return {"1e-6": "ppm", "1e-9": "ppb"}.get(units, units)

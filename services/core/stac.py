@@ -18,7 +18,7 @@ from services.core.catalog import ListedCog, Run, Version, segment_of
 from services.core.errors import NotFound, QueryError
 from services.core.grid import Grid
 from services.core.product import Product
-from services.core.quantity import Quantity
+from services.core.quantity import Quantity, unit_label
 from services.core.time_axis import Instants, TimeAxis, start_of
 
 STAC_VERSION = "1.1.0"
@@ -134,7 +134,7 @@ def parameter(product: Product, quantity: Quantity) -> Document:
         "id": quantity.name,
         "label": quantity.long_name,
         "data-type": "integer" if quantity.is_integer and not quantity.is_packed else "float",
-        "unit": {"label": quantity.units, "symbol": {"value": quantity.units, "type": UDUNITS}},
+        "unit": {"label": unit_label(quantity.units), "symbol": {"value": quantity.units, "type": UDUNITS}},
         "observedProperty": observed,
         "measurementType": {"method": quantity.cell_methods or "not stated", "duration": product.step},
         "cenote:role": quantity.role,

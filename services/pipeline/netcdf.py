@@ -1,6 +1,8 @@
 """A period of a version as a NetCDF-4 file, as data centres hand them out: stored values, packing and CF attributes."""
 
+import importlib.metadata
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +55,14 @@ def write_netcdf(dataset: Dataset, position: int, directory: Path) -> Path:
 
 def _write(file: Any, dataset: Dataset, position: int) -> None:
     product, grid = dataset.product, dataset.product.grid
-    file.attrs.update({**global_attributes(product), "collection": product.id, "version": dataset.version.id})
+    made_by = f"cenote {importlib.metadata.version('cenote')} netcdf {product.id} --version {dataset.version.id}"
+    attributes = {
+        **global_attributes(product),
+        "collection": product.id,
+        "version": dataset.version.id,
+        "history": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {made_by}",
+    }
+    file.attrs.update(attributes)
     file.dimensions.update({"time": 1, "bnds": 2, "y": grid.height, "x": grid.width})
     for name, (values, dimensions, attributes) in coordinate_values(grid, dataset.time.take([position])).items():
         file.create_variable(name, dimensions, values.dtype, data=values).attrs.update(attributes)

@@ -1,6 +1,8 @@
 """Files of a collection for other people: read by xarray and GDAL as what is stored, and ingested as what they were."""
 
 import json
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,9 @@ def test_xarray_and_gdal_read_the_values_the_times_and_where_they_lie(
         assert found.attrs["Conventions"] == "CF-1.12"
         assert found.attrs["title"] == "Published XCO2"
         assert found.attrs["version"] == told["version"]
+        when, _, what = found.attrs["history"].partition(" ")
+        assert abs((datetime.fromisoformat(when) - datetime.now(UTC)).total_seconds()) < 600
+        assert re.fullmatch(rf"cenote \S+ netcdf xco2_published --version {told['version']}", what)
     with xr.open_dataset(files[0], engine="h5netcdf", mask_and_scale=False) as raw:
         assert raw.xco2.dtype.kind in "iu", "stored as it is packed"
         assert raw.xco2.attrs["scale_factor"] == 0.01

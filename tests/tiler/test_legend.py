@@ -8,7 +8,7 @@ from PIL import Image
 from rio_tiler.colormap import cmap
 
 from services.core.quantity import Quantity
-from tiler.legend import Legend
+from tiler.legend import Legend, with_unit
 
 QUANTITY = Quantity(name="gwsa", units="cm", long_name="Groundwater storage anomaly")
 
@@ -84,6 +84,8 @@ def test_the_bar_shows_the_colours_from_first_to_last(width: int) -> None:
 
 def test_the_unit_stands_in_the_label() -> None:
     assert legend(0, 1).label == "Groundwater storage anomaly (cm)"
+    assert with_unit("XCO2", "1e-6") == "XCO2 (ppm)"
+    assert with_unit("CH4", "1e-9") == "CH4 (ppb)"
     plain = Quantity(name="count", units="1", long_name="Count")
     assert Legend.of(plain, "Count", 0, 1, cmap.get("viridis")).label == "Count"
 

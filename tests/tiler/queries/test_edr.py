@@ -618,7 +618,8 @@ def test_owslib_drives_the_collections_and_the_queries(world: Any, edr: Any) -> 
     assert sorted(edr.data()) == sorted(world.sources)
     assert {one["id"] for one in edr.collections()["collections"]} == set(world.sources)
     described = edr.collection("xco2_test")
-    assert described["parameter_names"]["xco2"]["unit"]["symbol"]["value"] == "1e-6"
+    unit = described["parameter_names"]["xco2"]["unit"]
+    assert (unit["symbol"]["value"], unit["label"]) == ("1e-6", "ppm"), "for programs, and for people"
     assert any("ogcapi-edr-1" in name for name in edr.conformance()["conformsTo"])
     answer = edr.query_data(
         "xco2_test", "position", coords="POINT(10.2 20.3)", datetime_="2016-01/2016-03", parameter_names=["xco2"]
