@@ -10,6 +10,9 @@ from services.core.errors import CenoteError, InputRefused
 _CREDENTIALS = re.compile(r"(?<=://)[^\s/@'\"]+@|(?<=[^\s?])\?[^\s'\")]*=[^\s'\")]*")
 """User and password, and query, of a URL in a message."""
 
+_CUT_SHORT = re.compile(r"truncated file: eof = (\d+),.*?stored_eof = (\d+)")
+"""In what HDF5 says of a file that ends before its end."""
+
 LONGEST = 300
 """Characters of a library's own message that are passed on."""
 
@@ -29,5 +32,11 @@ def reading(name: str) -> Iterator[None]:
     except CenoteError:
         raise
     except Exception as error:
+        cut = _CUT_SHORT.search(str(error))
+        if cut is not None:
+            raise InputRefused(
+                f"{name} is cut short: it holds {int(cut[1]):,} of the {int(cut[2]):,} bytes that it says it has; "
+                "download or copy it again"
+            ) from error
         told = " ".join(_CREDENTIALS.sub("", str(error)).split())[:LONGEST]
         raise InputRefused(f"{name} is broken or is not what it begins as: {type(error).__name__}: {told}") from error

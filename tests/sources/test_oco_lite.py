@@ -464,6 +464,14 @@ def test_files_that_are_none(write: Writer, tmp_path: Path) -> None:
     refused("no file matches", str(tmp_path / "oco3_*.nc4"))
 
 
+def test_a_file_that_ends_too_soon_is_told_in_bytes(write: Writer) -> None:
+    path = Path(write(V11, lite(V11, 300)))
+    body = path.read_bytes()
+    path.write_bytes(body[: len(body) // 2])
+    told = rf"150131.* is cut short: it holds {len(body) // 2:,} of the {len(body):,} bytes that it says it has"
+    refused(told, str(path))
+
+
 def test_a_column_that_breaks_off_is_named(write: Writer) -> None:
     path = write(V11, lite(V11, 3000), chunks=3000)
     found = open_lite([path])
