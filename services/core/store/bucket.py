@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, override
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
+import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import S3Store
 
@@ -44,6 +46,7 @@ from services.core.store.interface import (
     is_key,
     is_segment,
 )
+from services.core.store.ranges import Ranges
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -175,19 +178,25 @@ class Bucket(Store):
     @property
     @override
     def fetches(self) -> bool:
-        return True
+        return not _is_behind_a_proxy(self.settings.endpoint or "")
 
     @override
     async def fetch(self, key: str, start: int, length: int) -> bytes:
         check_ranges([(start, length)])
-        client = _client(self, _extended(self.settings.total_seconds, length), self.settings.read_seconds)
         try:
-            part = bytes(await client.get_range_async(self._full(key), start=start, length=length))
+            part = await _ranges(self).read(key, start, length)
         except (BaseError, OSError) as error:
-            raise StoreUnavailable(
-                f"{self} did not read {key} at the first attempt: {_Fault.of(error).said}"
-            ) from error
+            # an error of obstore, of which an address is asked, may hold much; ours hold a few words
+            said = _Fault.of(error).said if isinstance(error, BaseError) else str(error) or type(error).__name__
+            raise StoreUnavailable(f"{self} did not read {key} at the first attempt: {said}") from error
         return _whole(key, part, start, length)
+
+    def _signed(self, key: str, seconds: int) -> str:
+        """An address by which whoever has it may read an object for so long."""
+        if self.settings.access_key_id is None:
+            return f"{self.settings.endpoint}/{self.name}/{quote(self._full(key))}"
+        client = _client(self, self.settings.total_seconds, self.settings.read_seconds)
+        return obstore.sign(client, "GET", self._full(key), timedelta(seconds=seconds))
 
     @override
     def get_suffix(self, key: str, length: int) -> bytes:
@@ -450,6 +459,24 @@ def _extended(seconds: float, size: int) -> float:
     """Allow for the bytes that travel: ``seconds`` doubled as often as needed, not at all below a second's worth."""
     more = size / _SLOWEST
     return seconds if more < 1 else seconds * 2.0 ** math.ceil(math.log2(1 + more / seconds))
+
+
+@functools.lru_cache(maxsize=16)
+def _ranges(store: Bucket) -> Ranges:
+    """What reads ranges of a store for the event loops of this process."""
+    return Ranges(
+        store._signed,  # noqa: SLF001 - of this module
+        ca_bundle=store.settings.ca_bundle,
+        connect_seconds=store.settings.connect_seconds,
+        read_seconds=store.settings.read_seconds,
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _is_behind_a_proxy(endpoint: str) -> bool:
+    """Whether the environment sends requests to an endpoint by a proxy, as obstore does then."""
+    parts = urlsplit(endpoint)
+    return bool(getproxies().get(parts.scheme)) and not proxy_bypass(parts.hostname or "")
 
 
 def _mapped(path: Path) -> bytes | mmap.mmap:
