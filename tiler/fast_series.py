@@ -116,13 +116,13 @@ type Wanted = tuple[StoredArray, tuple[int, int, int]]
 class _Begun:
     """An answer that lacks its values."""
 
+    asked: Asked
+    served: Served
     prepared: _Prepared
     query: DataQuery
     spots: tuple[Spot, ...]
     row: int
     column: int
-    headers: Sequence[tuple[bytes, bytes]]
-    route: str
     wanted: Sequence[Wanted]
     """Of each run of each quantity the chunk that holds the cell."""
 
@@ -194,8 +194,13 @@ class FastSeries(Shortcut[Asked]):
 
         async def fetched() -> Ready | None:
             try:
-                found = await self._fetched(missing)
-                return None if found is None else self._end(begun, [(there | found)[key] for key in begun.keys])
+                loop = asyncio.get_running_loop()
+                on_its_way = asyncio.Task(self._fetched(missing), loop=loop, eager_start=True)
+                _, headers = _headers(begun)  # while the store is at work
+                found = await on_its_way
+                if found is None:
+                    return None
+                return self._end(begun, [(there | found)[key] for key in begun.keys], headers)
             except Exception:  # noqa: BLE001 - the routes answer, so nobody would notice but by its slowness
                 _LOG.exception("%s was left to threads", asked.path)
                 return None
@@ -210,7 +215,8 @@ class FastSeries(Shortcut[Asked]):
         if claimed is None:
             return None  # another request loads one of them, or has done so
         try:
-            chunks = await asyncio.gather(*(array.fetch(extent) for array, extent in missing.values()))
+            reads = [array.fetch(extent) for array, extent in missing.values()]
+            chunks = [await reads[0]] if len(reads) == 1 else await asyncio.gather(*reads)
         except BaseException as fault:
             self._chunks.abandon(claimed)
             if isinstance(fault, CenoteError):
@@ -236,41 +242,32 @@ class FastSeries(Shortcut[Asked]):
         query.check_values(1, "places", self._settings.max_values)
         query.check_bytes(query.bytes_each)
         spots, ((row, column),) = spots_of(query.grid, [asked.place])
-        tag = tag_of(
-            prepared.digest,
-            asked.path,
-            query_key(asked.query),
-            layout.canonical([served.version, asked.base, asked.accept]),
-        )
-        headers = [
-            *prepared.headers,
-            (b"etag", tag.encode()),
-            (b"cache-control", (REVALIDATED if asked.version is None else IMMUTABLE).encode()),
-        ]
-        if served.is_stale:
-            headers.append((STALE.lower().encode(), b"1"))
-        route = (COLLECTION if asked.version is None else INSTANCE) + "/position"
-        if held and is_held(tag, held):
-            return Ready(304, headers, b"", route, is_text=True)
         wanted = [
             (run.array, (run.block, row // run.array.layout.chunk[1], column // run.array.layout.chunk[2]))
             for runs in prepared.runs
             for run in runs
         ]
-        return _Begun(
+        begun = _Begun(
+            asked=asked,
+            served=served,
             prepared=prepared,
             query=query,
             spots=spots,
             row=row,
             column=column,
-            headers=headers,
-            route=route,
             wanted=wanted,
             keys=[(array.prefix, *at) for array, at in wanted],
         )
+        if held:
+            tag, headers = _headers(begun)
+            if is_held(tag, held):
+                return Ready(304, headers, b"", _route(asked), is_text=True)
+        return begun
 
-    def _end(self, begun: _Begun, chunks: Sequence[NDArray[Any]]) -> Ready:
-        """The answer from the chunks that were wanted."""
+    def _end(
+        self, begun: _Begun, chunks: Sequence[NDArray[Any]], headers: Sequence[tuple[bytes, bytes]] | None = None
+    ) -> Ready:
+        """The answer from the chunks that were wanted, with the headers of ``_headers``."""
         prepared, kind = begun.prepared, begun.query.kind
         values: dict[str, NDArray[Any]] = {}
         left = iter(chunks)
@@ -282,11 +279,11 @@ class FastSeries(Shortcut[Asked]):
             values[quantity.name] = out
         source = Source(contents=prepared.contents, query=begun.query.query)
         body = _encoded(Points(source=source, spots=begun.spots, values=values, several=False), kind)
-        headers = list(begun.headers)
+        headers = list(headers if headers is not None else _headers(begun)[1])
         named = headers_of(kind, file_name(begun.query, "position"))
         headers += [(name.lower().encode(), value.encode("latin-1")) for name, value in named.items()]
         headers.append((b"content-length", str(len(body)).encode()))
-        return Ready(200, headers, body, begun.route, is_text=True)
+        return Ready(200, headers, body, _route(begun.asked), is_text=True)
 
     def _served(self, asked: Asked, *, may_wait: bool) -> Served:
         if may_wait:
@@ -327,6 +324,29 @@ class FastSeries(Shortcut[Asked]):
         if self._catalogue.holds(served):
             self._prepared.put(key, found)
         return found
+
+
+def _route(asked: Asked) -> str:
+    return (COLLECTION if asked.version is None else INSTANCE) + "/position"
+
+
+def _headers(begun: _Begun) -> tuple[str, Sequence[tuple[bytes, bytes]]]:
+    """The tag of an answer, and its headers but for those that its body decides."""
+    asked, served = begun.asked, begun.served
+    tag = tag_of(
+        begun.prepared.digest,
+        asked.path,
+        query_key(asked.query),
+        layout.canonical([served.version, asked.base, asked.accept]),
+    )
+    headers = [
+        *begun.prepared.headers,
+        (b"etag", tag.encode()),
+        (b"cache-control", (REVALIDATED if asked.version is None else IMMUTABLE).encode()),
+    ]
+    if served.is_stale:
+        headers.append((STALE.lower().encode(), b"1"))
+    return tag, headers
 
 
 def _chunks_of(wanted: Sequence[Wanted]) -> list[NDArray[Any]]:
