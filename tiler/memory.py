@@ -285,7 +285,9 @@ def tune_malloc() -> None:
     By itself it keeps an arena for each thread, up to eight for each core, and after the first large block was freed it
     takes blocks of up to 32 MiB from these arenas too, where freed ones stay between those in use.
     """
-    if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
+    told = sorted(name for name in os.environ if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES")
+    if told:
+        logger.warning("malloc is left as the environment says (%s); the bound of memory was measured with cenote's own", ", ".join(told))
         return
     try:
         mallopt = ctypes.CDLL(None).mallopt

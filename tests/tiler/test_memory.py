@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -31,7 +32,7 @@ from tiler.catalogue import LiveCatalogue
 from tiler.chunks import ENTRY_BYTES, ChunkCache
 from tiler.envelope import Envelope
 from tiler.fast_tiles import TileCache
-from tiler.memory import MIB, Budget, Busy, Claim, Shares, need, resident, trim
+from tiler.memory import MIB, Budget, Busy, Claim, Shares, need, resident, trim, tune_malloc
 from tiler.metrics import Metrics
 from tiler.proxies import Proxies
 
@@ -348,6 +349,23 @@ def test_what_malloc_keeps_and_nobody_uses_is_given_back() -> None:
     trim()
     assert resident() < before - 50 * 2**20
     assert len(blocks) == 500
+
+
+def test_what_the_environment_says_of_malloc_is_left_and_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in [name for name in os.environ if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"]:
+        monkeypatch.delenv(name)
+    asked: list[tuple[int, int]] = []
+    library = type("Library", (), {"mallopt": staticmethod(lambda *given: asked.append(given))})
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
+    tune_malloc()
+    assert not asked
+    assert "malloc is left as the environment says (MALLOC_ARENA_MAX)" in caplog.text
+    monkeypatch.delenv("MALLOC_ARENA_MAX")
+    tune_malloc()
+    assert len(asked) == 3
 
 
 def test_a_process_near_its_bound_gives_back(monkeypatch: pytest.MonkeyPatch) -> None:
