@@ -287,7 +287,10 @@ def tune_malloc() -> None:
     """
     told = sorted(name for name in os.environ if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES")
     if told:
-        logger.warning("malloc is left as the environment says (%s); the bound of memory was measured with cenote's own", ", ".join(told))
+        logger.warning(
+            "malloc is left as the environment says (%s); the bound of memory was measured with cenote's own",
+            ", ".join(told),
+        )
         return
     try:
         mallopt = ctypes.CDLL(None).mallopt
