@@ -12,6 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
@@ -492,3 +495,28 @@ def test_cells_that_training_withheld_are_known_by_its_background(published: Pub
 def test_decoded() -> None:
     stored = np.array([XCO2.fill, 0, 200], dtype=np.int16)
     np.testing.assert_allclose(decoded(XCO2, stored), [np.nan, 399.0, 400.0])
+
+
+def test_names_of_stations_that_are_near_do_not_cover_each_other() -> None:
+    figure = Figure(figsize=(9.5, 5.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set_xlim(-180, 180)
+    axes.set_ylim(-90, 90)
+    axes.set_aspect("equal")
+    near = {
+        "bialystok": (23.0, 53.2),
+        "bremen": (8.9, 53.1),
+        "garmisch": (11.1, 47.5),
+        "karlsruhe": (8.4, 49.1),
+        "nicosia": (33.4, 35.1),
+        "orleans": (2.1, 48.0),
+        "paris": (2.4, 48.8),
+        "sodankyla": (26.6, 67.4),
+    }
+    written = pictures.name_places(axes, list(near.values()), list(near))
+    figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(label) for label in written]
+    assert not [(a, b) for n, a in enumerate(boxes) for b in boxes[n + 1 :] if a.overlaps(b)]
+    assert [label.get_text() for label in written] == list(near)
+    assert len(axes.texts) == len(near), "none is left of those that were tried"

@@ -1,14 +1,17 @@
 """Pictures of a report: drawn with matplotlib on a canvas without a screen."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation, Text
+from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
 from services.core.errors import InputRefused
@@ -27,6 +30,12 @@ LAND, SEA = "#dcdcd6", "#f4f6f8"
 
 SERIES = 4
 """Stations whose series are drawn: from the least to the largest RMSE."""
+
+DOT_POINTS = 9
+"""Width of the dot of a station."""
+
+LABEL_POINTS = (5, 14, 26, 40, 56)
+"""How far from it its name is tried."""
 
 LEAST_MONTHS = 6
 """Months that a drawn series has."""
@@ -51,8 +60,6 @@ def draw_map(path: Path, published: Published, at: AtStations | None, rows: Rows
     points = axes.scatter(
         *places, c=bias, s=70, cmap="RdBu_r", vmin=-limit, vmax=limit, edgecolors="black", linewidths=0.7, zorder=3
     )
-    for row in known:
-        axes.annotate(row["site"], (row["longitude"], row["latitude"]), (4, 4), textcoords="offset points", fontsize=7)
     figure.colorbar(points, ax=axes, label="published less TCCON, ppm", shrink=0.8)
     grid = published.dataset.product.grid
     axes.set_xlim(float(grid.west), float(grid.east))
@@ -61,7 +68,54 @@ def draw_map(path: Path, published: Published, at: AtStations | None, rows: Rows
     axes.set_xlabel("longitude, °E")
     axes.set_ylabel("latitude, °N")
     axes.set_title(_labelled(published, "Bias of monthly XCO2 at TCCON's stations"), fontsize=11)
+    name_places(axes, list(zip(*places, strict=True)), [row["site"] for row in known])
     _save(figure, path)
+
+
+def name_places(axes: Axes, places: Sequence[tuple[float, float]], names: Sequence[str]) -> list[Annotation]:
+    """Write names beside places where they cover neither each other nor a place, with a line to those farther off.
+
+    Args:
+        axes: with its limits and all else that moves it.
+        places: in its coordinates.
+        names: one for each.
+    """
+    figure = cast("Figure", axes.get_figure(root=True))
+    figure.draw_without_rendering()
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]  # that of a canvas of Agg
+    half = DOT_POINTS / 2 * figure.dpi / 72
+    taken = [Bbox([(x - half, y - half), (x + half, y + half)]) for x, y in axes.transData.transform(places)]
+    sides = ((1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1), (1, 0), (-1, 0))
+    written = []
+    for place, name in zip(places, names, strict=True):
+        tried: list[Annotation] = []
+        for far, (right, up) in itertools.product(LABEL_POINTS, sides):
+            label = axes.annotate(
+                name,
+                place,
+                (far * right, far * up),
+                textcoords="offset points",
+                fontsize=7,
+                ha=("right", "center", "left")[right + 1],
+                va=("top", "center", "bottom")[up + 1],
+                arrowprops=None if far == LABEL_POINTS[0] else {"arrowstyle": "-", "linewidth": 0.4, "color": GREY},
+            )
+            label.set_in_layout(False)  # or the axes would move, and places towards each other
+            tried.append(label)
+            label.update_positions(renderer)
+            box = Text.get_window_extent(label)
+            is_inside = (
+                axes.bbox.x0 < box.x0 and box.x1 < axes.bbox.x1 and axes.bbox.y0 < box.y0 and box.y1 < axes.bbox.y1
+            )
+            if is_inside and not any(box.overlaps(other) for other in taken):
+                tried[0], tried[-1] = tried[-1], tried[0]
+                break
+        # the first that is free, else the nearest
+        written.append(tried[0])
+        taken.append(Text.get_window_extent(tried[0]))
+        for other in tried[1:]:
+            other.remove()
+    return written
 
 
 def draw_scatter(path: Path, published: Published, at: AtStations | None) -> None:
