@@ -70,6 +70,12 @@ def picture(image: ImageData, style: Drawn, wanted: PictureParams) -> tuple[byte
 
 
 def _processed(image: ImageData, algorithm: BaseAlgorithm) -> ImageData:
+    lost = 2 * getattr(algorithm, "buffer", 0)
+    if min(image.width, image.height) <= lost:
+        raise QueryError(
+            f"the image has {image.width} x {image.height} pixels, and the algorithm needs {lost + 1} x {lost + 1} at "
+            "least, as it looks at neighbours: ask for a larger area"
+        )
     try:
         with np.errstate(all="ignore"):
             return algorithm(image)

@@ -205,6 +205,11 @@ def _decimals_of(number: float, most: int, slack: float) -> int:
     return most
 
 
+_WRITTEN = {"1e-6": "ppm", "1e-9": "ppb"}
+"""Of units without a name in UDUNITS, what people call them."""
+
+
 def unit_label(units: str) -> str:
     """Units as people write them; what a program reads stays the UDUNITS string."""
-    return {"1e-6": "ppm", "1e-9": "ppb"}.get(units, units)
+    first, space, rest = units.partition(" ")
+    return f"{_WRITTEN.get(first, first)}{space}{rest}"

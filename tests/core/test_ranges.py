@@ -3,12 +3,14 @@
 import asyncio
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from services.core.store import ranges
 from services.core.store.ranges import NotAnswered, Ranges
@@ -21,7 +23,8 @@ class Server:
 
     def __init__(self, reply: Callable[[int, int], bytes | None]) -> None:
         self.reply = reply
-        self.connections = 0
+        self.connections = self.ended = 0
+        self.pause = 0.0
         self.asked: list[str] = []
         self._writers: list[asyncio.StreamWriter] = []
 
@@ -36,7 +39,7 @@ class Server:
 
         given = {"ca_bundle": None, "connect_seconds": 2.0, "read_seconds": 2.0, **options}
         try:
-            yield Ranges(sign, **given)
+            yield Ranges("the store", sign, **given)
         finally:
             server.close()
             for writer in self._writers:
@@ -50,15 +53,17 @@ class Server:
             try:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
             except (asyncio.IncompleteReadError, ConnectionError):
-                return  # the client has ended
+                self.ended += 1  # by the client
+                return
             self.asked.append(head)
             first, last = head.partition("bytes=")[2].split("\r\n")[0].split("-")
             answer = self.reply(int(first), int(last))
             if answer is None:
-                return
+                continue
+            await asyncio.sleep(self.pause)
             writer.write(answer)
             await writer.drain()
-            if b"close" in answer[:200]:
+            if b"close: x" in answer[:200]:
                 writer.close()
                 return
 
@@ -71,11 +76,23 @@ def right(first: int, last: int) -> bytes:
     return said(BODY[first : last + 1])
 
 
+_factory: list[Callable[[], asyncio.AbstractEventLoop]] = []
+
+
+@pytest.fixture(params=["asyncio", "uvloop"], autouse=True)
+def _loops(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Each test with the loop of tests and with the one of servers."""
+    _factory[:] = [uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop]
+    yield
+    _factory.clear()
+
+
 def run[Answer](of: Callable[[], Awaitable[Answer]]) -> Answer:
     async def main() -> Answer:
         return await of()
 
-    return asyncio.run(main())
+    with asyncio.Runner(loop_factory=_factory[0]) as runner:
+        return runner.run(main())
 
 
 def test_one_connection_answers_one_after_the_other_and_several_at_once() -> None:
@@ -100,7 +117,7 @@ def test_one_connection_answers_one_after_the_other_and_several_at_once() -> Non
 @pytest.mark.parametrize(
     ("reply", "words"),
     [
-        (lambda *_: said(BODY, "200 OK"), "more than was asked|answered 200"),
+        (lambda *_: said(BODY, "200 OK"), "answered 200"),
         (lambda *_: said(b"short", "200 OK"), "answered 200"),
         (lambda *_: said(b"<Error/>", "403 Forbidden"), "answered 403"),
         (lambda *_: said(b"", "404 Not Found"), "answered 404"),
@@ -108,10 +125,27 @@ def test_one_connection_answers_one_after_the_other_and_several_at_once() -> Non
         (lambda first, last: said(BODY[first : last + 2]), "more than was asked"),
         (lambda first, last: right(first, last)[:-3], "in time"),
         (lambda *_: said(b"half", more="close: x\r\n").replace(b"Length: 4", b"Length: 10"), "broke off"),
+        (lambda first, last: right(first, last) + said(b"another"), "more than was asked"),
+        (lambda first, last: right(first, last) + b"HTTP/1.1 206 x\r\nContent-Length: 5\r\n\r\n", "nobody asked for"),
+        (lambda *_: said(BODY[:100], more="Content-Range: bytes 0-99/10240\r\n"), "another range"),
         (lambda *_: b"nonsense\r\n\r\n", "no way of HTTP"),
         (lambda *_: None, "in time"),
     ],
-    ids=["whole", "200", "403", "404", "503", "more", "less", "broken off", "no HTTP", "silence"],
+    ids=[
+        "whole",
+        "200",
+        "403",
+        "404",
+        "503",
+        "more",
+        "less",
+        "broken off",
+        "two",
+        "the head of another",
+        "another range",
+        "no HTTP",
+        "silence",
+    ],
 )
 def test_another_answer_is_a_fault_and_the_next_one_begins_anew(
     reply: Callable[[int, int], bytes | None], words: str
@@ -135,6 +169,112 @@ def test_a_range_that_passes_the_end_comes_short() -> None:
             return await found.read("a/b", len(BODY) - 4, 10)
 
     assert run(reads) == BODY[-4:]
+
+
+def test_the_range_that_an_answer_names_is_the_one_that_was_asked_for() -> None:
+    server = Server(
+        lambda first, last: said(BODY[first : last + 1], more=f"Content-Range: bytes {first}-{last}/10240\r\n")
+    )
+
+    async def reads() -> bytes:
+        async with server() as found:
+            return await found.read("a/b", 20, 5)
+
+    assert run(reads) == BODY[20:25]
+
+
+def test_after_failures_in_a_row_nothing_is_tried_for_a_while(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ranges, "REST_SECONDS", 0.3)
+    server = Server(lambda *_: said(b"<Error/>", "403 Forbidden"))
+
+    async def reads() -> None:
+        async with server() as found:
+            for _ in range(2):
+                for _ in range(2):
+                    with pytest.raises(NotAnswered, match="403"):
+                        await found.read("a/b", 5, 100)
+                server.reply = right
+                assert await found.read("a/b", 5, 100) == BODY[5:105], "two are no row"
+                server.reply = lambda *_: said(b"<Error/>", "403 Forbidden")
+            assert not caplog.records
+            for _ in range(3):
+                with pytest.raises(NotAnswered, match="403"):
+                    await found.read("a/b", 5, 100)
+            asked = len(server.asked)
+            with pytest.raises(NotAnswered, match="threads read"):
+                await found.read("a/b", 5, 100)
+            assert len(server.asked) == asked
+            await asyncio.sleep(0.4)
+            server.reply = right
+            assert await found.read("a/b", 5, 100) == BODY[5:105]
+
+    run(reads)
+    (one,) = caplog.records
+    assert "the store: threads read" in one.getMessage()
+    assert "it answered 403" in one.getMessage()
+
+
+def test_connections_that_waited_long_are_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranges, "IDLE_SECONDS", 0.2)
+    server = Server(right)
+
+    async def reads() -> None:
+        async with server() as found:
+            await asyncio.gather(*(found.read("a/b", n, 10) for n in range(3)))
+            await asyncio.sleep(0.3)
+            assert await found.read("a/b", 5, 100) == BODY[5:105]
+            assert server.connections == 4
+            await asyncio.sleep(0.05)
+            assert server.ended == 3
+
+    run(reads)
+
+
+def test_one_that_is_forgotten_costs_one_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranges, "FAULTS_IN_A_ROW", 99)
+    server = Server(right)
+
+    async def reads() -> None:
+        async with server(read_seconds=0.2) as found:
+            await asyncio.gather(*(found.read("a/b", n, 10) for n in range(4)))
+            server.reply = lambda *_: None
+            with pytest.raises(NotAnswered, match="in time"):
+                await found.read("a/b", 5, 100)
+            await asyncio.sleep(0.05)
+            assert server.ended == 4, "the others may be forgotten too"
+            server.reply = right
+            assert await found.read("a/b", 5, 100) == BODY[5:105]
+
+    run(reads)
+
+
+def test_only_so_many_connections_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranges, "MOST_IDLE", 2)
+    server = Server(right)
+
+    async def reads() -> None:
+        async with server() as found:
+            await asyncio.gather(*(found.read("a/b", n, 10) for n in range(5)))
+            await asyncio.sleep(0.05)
+            assert (server.connections, server.ended) == (5, 3)
+
+    run(reads)
+
+
+def test_the_wait_for_one_answer_does_not_end_the_next() -> None:
+    server = Server(right)
+
+    async def reads() -> None:
+        async with server(read_seconds=0.4) as found:
+            await found.read("a/b", 0, 10)
+            await asyncio.sleep(0.25)
+            server.pause = 0.25
+            assert await found.read("a/b", 5, 100) == BODY[5:105]
+
+    run(reads)
+    assert server.connections == 1
 
 
 def test_connections_that_the_server_closes_are_not_used_again() -> None:
@@ -163,8 +303,20 @@ def test_nobody_is_at_the_address() -> None:
 def test_a_private_authority_is_trusted_where_it_is_named(tmp_path: Path) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=store"]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    command += [
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-addext",
+        "authorityKeyIdentifier=none",
+        "-keyout",
+        str(key),
+        "-out",
+        str(certificate),
+    ]
     subprocess.run(command, check=True, capture_output=True)
+    # as those that older tools make: without the identifier of a key, which Python by itself asks for
+    strict = ssl.create_default_context(cafile=certificate)
+    assert strict.verify_flags & ssl.VERIFY_X509_STRICT or sys.version_info < (3, 13)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
 

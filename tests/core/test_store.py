@@ -1204,6 +1204,7 @@ def test_without_keys_nothing_is_signed_or_looked_up(minio: Server, monkeypatch:
             anonymous = replace(direct, settings=StoreSettings(endpoint=minio.endpoint, region=minio.region))
             began = time.monotonic()
             assert anonymous.get("public") == b"for all"
+            assert asyncio.run(anonymous.fetch("public", 4, 3)) == b"all"
             with pytest.raises(StoreUnavailable, match=r"without credentials, and AWS_ACCESS_KEY_ID is not set"):
                 anonymous.create("new", b"")
             assert time.monotonic() - began < 2
@@ -1227,6 +1228,24 @@ def test_the_environment_does_not_reach_past_the_settings(minio: Server, monkeyp
     store = on_server(minio)
     store.create("a", b"1")
     assert store.get("a") == b"1"
+    assert asyncio.run(store.fetch("a", 0, 1)) == b"1"
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])
+def test_behind_a_proxy_threads_read(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    settings = StoreSettings(endpoint="http://store.example:9000", region="us-east-1", allow_http=True)
+    store = Bucket(name="bucket", settings=settings)
+    for other in ("http_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(other, raising=False)
+        monkeypatch.delenv(other.upper(), raising=False)
+    for proxy, fetches in ((None, True), ("http://proxy.example:3128", False)):
+        if proxy is not None:
+            monkeypatch.setenv(name, proxy)
+        bucket_module._is_behind_a_proxy.cache_clear()
+        assert store.fetches == fetches
+    monkeypatch.setenv("no_proxy", "store.example")
+    bucket_module._is_behind_a_proxy.cache_clear()
+    assert store.fetches
 
 
 def test_a_store_that_ignores_preconditions_is_refused_with_a_sentence(rclone_s3: Server) -> None:

@@ -548,8 +548,9 @@ def serving(url: str, environment: dict[str, str], log: Path, workers: int = 1) 
         port = probe.getsockname()[1]
     command = [sys.executable, "-c", SERVE, "--store", url, "serve"]
     command += ["--port", str(port), "--workers", str(workers)]
-    # malloc as the service sets it: dask leaves what it sets for its workers in the environment of a test process
-    outside = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    # malloc as the service sets it: a LocalCluster of a test leaves what its workers get in the test process
+    told = ("MALLOC_", "GLIBC_TUNABLES")
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(told)}
     with log.open("wb") as messages:
         process = subprocess.Popen(command, stdout=messages, stderr=messages, env=outside | environment)
     address = f"127.0.0.1:{port}"

@@ -86,6 +86,7 @@ def test_the_unit_stands_in_the_label() -> None:
     assert legend(0, 1).label == "Groundwater storage anomaly (cm)"
     assert with_unit("XCO2", "1e-6") == "XCO2 (ppm)"
     assert with_unit("CH4", "1e-9") == "CH4 (ppb)"
+    assert with_unit("Trend", "1e-6 yr-1") == "Trend (ppm yr-1)"
     plain = Quantity(name="count", units="1", long_name="Count")
     assert Legend.of(plain, "Count", 0, 1, cmap.get("viridis")).label == "Count"
 

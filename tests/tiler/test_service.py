@@ -208,6 +208,8 @@ def test_outside_of_the_data_is_transparent_and_outside_of_the_matrix_is_not_the
         (f"{TILE}?url=/etc/passwd", 400, "no parameter 'url'"),
         (f"{TILE}?resampling=gauss", 400, "nearest"),
         (f"{TILE}?algorithm=cast", 400, "hillshade"),
+        (f"{C}/bbox/10,10,10.3,10.3.png?algorithm=hillshade", 400, "needs 7 x 7 at least"),
+        (f"{C}/bbox/10,10,10.3,10.3.jpg?algorithm=slope", 400, "as it looks at neighbours"),
         (f"{TILE}?minus=2020-02", 404, "2020-01"),
         (f"{TILE}?minus=version:nope", 404, "no version"),
         (f"{TILE}.bmp", 404, "png"),

@@ -465,6 +465,7 @@ def _extended(seconds: float, size: int) -> float:
 def _ranges(store: Bucket) -> Ranges:
     """What reads ranges of a store for the event loops of this process."""
     return Ranges(
+        str(store),
         store._signed,  # noqa: SLF001 - of this module
         ca_bundle=store.settings.ca_bundle,
         connect_seconds=store.settings.connect_seconds,
@@ -475,8 +476,8 @@ def _ranges(store: Bucket) -> Ranges:
 @functools.lru_cache(maxsize=16)
 def _is_behind_a_proxy(endpoint: str) -> bool:
     """Whether the environment sends requests to an endpoint by a proxy, as obstore does then."""
-    parts = urlsplit(endpoint)
-    return bool(getproxies().get(parts.scheme)) and not proxy_bypass(parts.hostname or "")
+    parts, known = urlsplit(endpoint), getproxies()
+    return bool(known.get(parts.scheme) or known.get("all")) and not proxy_bypass(parts.hostname or "")
 
 
 def _mapped(path: Path) -> bytes | mmap.mmap:

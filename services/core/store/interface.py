@@ -202,7 +202,7 @@ class Store(ABC):
         return False
 
     async def fetch(self, key: str, start: int, length: int) -> bytes:
-        """What ``get_range`` returns, tried once. For servers: a process that ends just after it may be aborted.
+        """What ``get_range`` returns, tried once and in a time without patience. For one event loop of a process.
 
         Raises:
             StoreError, Damaged: whatever goes wrong; ``get_range`` tries with patience and tells what it is.
