@@ -1,9 +1,9 @@
 """Ranges read by an event loop: from servers that answer in every way but the right one, and over kept connections."""
 
 import asyncio
+import shutil
 import ssl
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -45,6 +45,11 @@ class Server:
             for writer in self._writers:
                 writer.close()
             await asyncio.sleep(0.05)  # until both sides know
+
+    def send(self, data: bytes) -> None:
+        """Send what nobody asked for to all."""
+        for writer in self._writers:
+            writer.write(data)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -301,24 +306,19 @@ def test_nobody_is_at_the_address() -> None:
 
 
 def test_a_private_authority_is_trusted_where_it_is_named(tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=store"]
-    command += [
-        "-addext",
-        "subjectAltName=IP:127.0.0.1",
-        "-addext",
-        "authorityKeyIdentifier=none",
-        "-keyout",
-        str(key),
-        "-out",
-        str(certificate),
-    ]
-    subprocess.run(command, check=True, capture_output=True)
-    # as those that older tools make: without the identifier of a key, which Python by itself asks for
-    strict = ssl.create_default_context(cafile=certificate)
-    assert strict.verify_flags & ssl.VERIFY_X509_STRICT or sys.version_info < (3, 13)
+    key, certificate, asked, leaf = (tmp_path / f"{name}.pem" for name in ("key", "authority", "asked", "leaf"))
+    (tmp_path / "names").write_text("subjectAltName=IP:127.0.0.1\nauthorityKeyIdentifier=none\n")
+    # as older tools make them: without the identifier of a key, which Python by itself asks for
+    openssl = shutil.which("openssl")
+    assert openssl is not None, "keys are made with it"
+    for command in (
+        f"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout {key} -out {certificate}",
+        f"req -new -key {key} -subj /CN=store -out {asked}",
+        f"x509 -req -in {asked} -CA {certificate} -CAkey {key} -days 2 -extfile {tmp_path / 'names'} -out {leaf}",
+    ):
+        subprocess.run([openssl, *command.split()], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(leaf, key)
 
     async def reads(ca_bundle: Path | None) -> bytes:
         async with Server(right)(context, ca_bundle=ca_bundle) as found:
@@ -365,3 +365,49 @@ def test_addresses_are_signed_anew_in_time_and_bounded(monkeypatch: pytest.Monke
             assert signed[-2:] == ["b", "b"]
 
     run(reads)
+
+
+def test_who_stopped_waiting_is_told_nothing_when_the_time_is_over() -> None:
+    faults: list[object] = []
+
+    async def reads() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, told: faults.append(told))
+        async with Server(lambda *_: None)(read_seconds=0.1) as found:
+            task = asyncio.create_task(found.read("a/b", 0, 1000))
+            await asyncio.sleep(0.05)
+            task.cancel()
+            await asyncio.sleep(0.2)
+
+    run(reads)
+    assert not faults
+
+
+def test_what_comes_unasked_ends_a_connection() -> None:
+    server = Server(right)
+
+    async def reads() -> None:
+        async with server() as found:
+            await found.read("a/b", 0, 10)
+            server.send(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
+            await asyncio.sleep(0.05)
+            assert await found.read("a/b", 5, 100) == BODY[5:105]
+
+    run(reads)
+    assert server.connections == 2
+
+
+def test_a_loop_that_ends_leaves_no_connection() -> None:
+    """An open one would be told of as a ResourceWarning, which fails a test."""
+    ended: list[int] = []
+    server = Server(right)
+
+    async def reads() -> None:
+        async with server() as found:
+            await found.read("a/b", 0, 10)
+            assert found._end is not None
+            await found._end.aclose()  # as the loop does
+            await asyncio.sleep(0.05)
+            ended.append(server.ended)
+
+    run(reads)
+    assert ended == [1]
