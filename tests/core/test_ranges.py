@@ -349,8 +349,10 @@ def test_addresses_are_signed_anew_in_time_and_bounded(monkeypatch: pytest.Monke
     monkeypatch.setattr(ranges, "MOST_SIGNED", 2)
     signed: list[str] = []
 
+    server = Server(right)
+
     async def reads() -> None:
-        async with Server(right)() as found:
+        async with server() as found:
             inner = found._sign
 
             def noted(key: str, seconds: int) -> str:
@@ -363,6 +365,12 @@ def test_addresses_are_signed_anew_in_time_and_bounded(monkeypatch: pytest.Monke
             assert signed == ["a", "b", "c", "b"], "the least recently used one goes"
             found._head("b", asyncio.get_running_loop().time() + ranges.SIGNED_SECONDS / 2)
             assert signed[-2:] == ["b", "b"]
+            server.reply = lambda *_: said(b"<Error/>", "403 Forbidden")
+            with pytest.raises(NotAnswered):
+                await found.read("b", 0, 1)
+            server.reply = right
+            await found.read("b", 0, 1)
+            assert signed[-3:] == ["b", "b", "b"], "what was refused is not used again"
 
     run(reads)
 
