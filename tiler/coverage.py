@@ -217,7 +217,7 @@ class Zonal:
     """Quantity -> how far a mean may lie from that of full resolution, in its unit; 0: it is of full resolution."""
 
 
-def encode(document: Document) -> bytes:
+def encode(document: Any) -> bytes:
     """JSON in which NaN is null."""
     return to_json(document, inf_nan_mode="null")
 
@@ -238,43 +238,58 @@ def coverage_json(answer: Points | Raster | Zonal) -> bytes:
 
 def _points_coverage(answer: Points) -> Document:
     source = answer.source
-    axis = source.contents.time_axis
-    parameters = source.contents.parameters
-    coverages = []
-    for place, spot in enumerate(answer.spots):
-        named = answer.ids[place] if answer.ids else None
-        coverages.append(
-            {
-                "type": "Coverage",
-                **({} if named is None else {"id": str(named)}),
-                "domain": {
-                    "type": "Domain",
-                    "domainType": "PointSeries",
-                    "axes": {"x": {"values": [spot.longitude]}, "y": {"values": [spot.latitude]}, "t": axis},
-                    "referencing": _REFERENCING,
-                },
-                "ranges": {
-                    quantity.name: _range(
-                        "integer" if is_whole(quantity) else "float",
-                        ["t"],
-                        [len(source.time)],
-                        numbers(quantity, answer.values[quantity.name][place]),
-                    )
-                    for quantity in source.quantities
-                },
-                FOREIGN: spot.to_json(),
-            }
-        )
+    ids = answer.ids or (None,) * len(answer.spots)
+    coverages = [
+        _point_coverage(source, spot, _listed(answer, place), named)
+        for place, (spot, named) in enumerate(zip(answer.spots, ids, strict=True))
+    ]
     if not answer.several:
-        (only,) = coverages
-        return {**only, **parameters, FOREIGN: {**source.metadata(), **answer.spots[0].to_json()}}
+        return _alone(source, coverages[0], answer.spots[0])
     return {
         "type": "CoverageCollection",
         "domainType": "PointSeries",
         "coverages": coverages,
-        **parameters,
+        **source.contents.parameters,
         FOREIGN: source.metadata(),
     }
+
+
+def _listed(answer: Points, place: int) -> dict[str, list[Any]]:
+    """Quantity -> the series of a place as numbers."""
+    return {
+        quantity.name: numbers(quantity, answer.values[quantity.name][place]) for quantity in answer.source.quantities
+    }
+
+
+def _point_coverage(
+    source: Source, spot: Spot, listed: dict[str, list[Any]], named: str | int | None = None
+) -> Document:
+    return {
+        "type": "Coverage",
+        **({} if named is None else {"id": str(named)}),
+        "domain": {
+            "type": "Domain",
+            "domainType": "PointSeries",
+            "axes": {
+                "x": {"values": [spot.longitude]},
+                "y": {"values": [spot.latitude]},
+                "t": source.contents.time_axis,
+            },
+            "referencing": _REFERENCING,
+        },
+        "ranges": {
+            quantity.name: _range(
+                "integer" if is_whole(quantity) else "float", ["t"], [len(source.time)], listed[quantity.name]
+            )
+            for quantity in source.quantities
+        },
+        FOREIGN: spot.to_json(),
+    }
+
+
+def _alone(source: Source, coverage: Document, spot: Spot) -> Document:
+    """The coverage of the only place."""
+    return {**coverage, **source.contents.parameters, FOREIGN: {**source.metadata(), **spot.to_json()}}
 
 
 def _raster_coverage(answer: Raster) -> Document:
@@ -395,7 +410,6 @@ def geojson(answer: Points | Raster | Zonal) -> bytes:
 
     Each feature holds ``datetime`` (an array) and one array per quantity in the same order; ``parameters`` tells units.
     """
-    source = answer.source
     match answer:
         case Points():
             features = _point_features(answer)
@@ -403,37 +417,39 @@ def geojson(answer: Points | Raster | Zonal) -> bytes:
             features = _cell_features(answer)
         case Zonal():
             features = [_zonal_feature(answer)]
-    return encode(
-        {
-            "type": "FeatureCollection",
-            "features": features,
-            "numberReturned": len(features),
-            "datetime": source.contents.instants,
-            "parameters": stac.parameters(source.product, [quantity.name for quantity in source.quantities]),
-            FOREIGN: source.metadata(),
-        }
-    )
+    return encode(_features(answer.source, features))
+
+
+def _features(source: Source, features: list[Document]) -> Document:
+    return {
+        "type": "FeatureCollection",
+        "features": features,
+        "numberReturned": len(features),
+        "datetime": source.contents.instants,
+        "parameters": stac.parameters(source.product, [quantity.name for quantity in source.quantities]),
+        FOREIGN: source.metadata(),
+    }
 
 
 def _point_features(answer: Points) -> list[Document]:
-    source = answer.source
-    times = source.contents.instants
     return [
-        {
-            "type": "Feature",
-            "id": place if not answer.ids or answer.ids[place] is None else answer.ids[place],
-            "geometry": {"type": "Point", "coordinates": [spot.longitude, spot.latitude]},
-            "properties": {
-                "datetime": times,
-                **{
-                    quantity.name: numbers(quantity, answer.values[quantity.name][place])
-                    for quantity in source.quantities
-                },
-                **spot.to_json(),
-            },
-        }
+        _point_feature(
+            answer.source,
+            spot,
+            _listed(answer, place),
+            place if not answer.ids or answer.ids[place] is None else answer.ids[place],
+        )
         for place, spot in enumerate(answer.spots)
     ]
+
+
+def _point_feature(source: Source, spot: Spot, listed: dict[str, list[Any]], named: str | int | None) -> Document:
+    return {
+        "type": "Feature",
+        "id": named,
+        "geometry": {"type": "Point", "coordinates": [spot.longitude, spot.latitude]},
+        "properties": {"datetime": source.contents.instants, **listed, **spot.to_json()},
+    }
 
 
 def _cell_features(answer: Raster) -> list[Document]:
@@ -483,6 +499,23 @@ def _zonal_feature(answer: Zonal) -> Document:
 def _geojson(area: MultiPolygon) -> Document:
     geometry: Document = shapely.geometry.mapping(area.geoms[0] if len(area.geoms) == 1 else area)
     return geometry
+
+
+# One place
+
+
+def series_document(source: Source, spot: Spot, listed: dict[str, list[Any]], *, is_features: bool) -> Document:
+    """What ``coverage_json`` and ``geojson`` encode for the series of the only place.
+
+    Args:
+        source: what it is made of.
+        spot: the place.
+        listed: quantity -> its values as numbers.
+        is_features: whether it is to be GeoJSON; else it is CoverageJSON.
+    """
+    if is_features:
+        return _features(source, [_point_feature(source, spot, listed, 0)])
+    return _alone(source, _point_coverage(source, spot, listed), spot)
 
 
 # CSV

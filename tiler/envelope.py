@@ -141,6 +141,9 @@ class Envelope:
                 await self._send(scope, found, began, send)
                 return
             coming = found
+        if coming is not None and (ready := await self._awaited(coming)) is not None:
+            await self._send(scope, ready, began, send)
+            return
         claim = self._budget.begin()
         exchange = _Exchange(scope, send, self._metrics, self._compression, claim)
         exchange.begin(began)
@@ -150,13 +153,10 @@ class Envelope:
         seen = self._proxies.seen_from_outside(exchange.inner)
         exchange.inner = seen
         self._running += 1
-        timer = asyncio.get_running_loop().call_later(self._settings.request_seconds, exchange.give_up)
+        left = self._settings.request_seconds - (time.perf_counter() - began)
+        timer = asyncio.get_running_loop().call_later(left, exchange.give_up)
         try:
-            ready = None if coming is None else await coming()
-            if ready is None:
-                await self._app(seen, _counted(receive, self._settings.max_body_bytes), exchange.send)
-            else:
-                await send_ready(ready, seen, exchange.send)
+            await self._app(seen, _counted(receive, self._settings.max_body_bytes), exchange.send)
         finally:
             self._running -= 1
             timer.cancel()
@@ -165,15 +165,31 @@ class Envelope:
             finally:
                 claim.settle(0)
 
+    async def _awaited(self, coming: Coming) -> Ready | None:
+        """An answer that the event loop waits for; None where there is none in time."""
+        self._running += 1
+        self._metrics.begin()
+        try:
+            async with asyncio.timeout(self._settings.request_seconds):
+                return await coming()
+        except TimeoutError:
+            return None
+        finally:
+            self._running -= 1
+            self._metrics.left()
+
     async def _send(self, scope: Scope, ready: Ready, began: float, send: Send) -> None:
-        self._metrics.answered(scope["method"], ready.route, ready.status, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
         headers = [*ready.headers, *_ALWAYS]
         if scope["method"] == "HEAD":
             send = _without_bodies(send)
         if ready.is_text:
             send = self._compression.around(scope, send)
-        await send({"type": "http.response.start", "status": ready.status, "headers": headers})
-        await send({"type": "http.response.body", "body": ready.body})
+        try:
+            await send({"type": "http.response.start", "status": ready.status, "headers": headers})
+            await send({"type": "http.response.body", "body": ready.body})
+        finally:  # while the client reads
+            self._metrics.answered(scope["method"], ready.route, ready.status, seconds)
 
     def _refusal(self, scope: Scope) -> Response | None:
         """The answer to a request that goes no further."""

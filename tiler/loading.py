@@ -24,13 +24,23 @@ class CacheCounts:
 class Load[V]:
     """A load under way; whoever waits for it gets its value or its error."""
 
-    __slots__ = ("done", "error", "is_alone", "value")
+    __slots__ = ("_running", "error", "is_alone", "value")
 
     def __init__(self) -> None:
-        self.done = threading.Event()
+        self._running = threading.Lock()  # an Event is made of six objects
+        self._running.acquire()
         self.value: V
         self.error: BaseException | None = None
         self.is_alone = True
+
+    def end(self) -> None:
+        """Let those go on who wait."""
+        self._running.release()
+
+    def wait(self) -> None:
+        """Wait for its end."""
+        with self._running:
+            pass
 
 
 class LoadingCache[K: Hashable, V]:
@@ -90,7 +100,7 @@ class LoadingCache[K: Hashable, V]:
         # own loads first, so that of two who wait for each other none waits for ever
         found |= self.fulfil(mine, load)
         for key, running in theirs.items():
-            running.done.wait()
+            running.wait()
             if running.error is None:
                 found[key] = running.value
             elif running.is_alone:
@@ -119,7 +129,7 @@ class LoadingCache[K: Hashable, V]:
                 one.error, one.is_alone = LookupError(key), False
                 del self._loads[key]
         for one in loads.values():
-            one.done.set()
+            one.end()
 
     def fulfil(self, loads: dict[K, Load[V]], load: Callable[[Sequence[K]], Sequence[V]]) -> dict[K, V]:
         """The values of loads that were begun, made by ``load``, whose error is everyone's who waits for them."""
@@ -143,7 +153,7 @@ class LoadingCache[K: Hashable, V]:
                     one.error, one.is_alone = error, len(loads) == 1
                     del self._loads[key]
             for one in loads.values():
-                one.done.set()
+                one.end()
         return made
 
     def _keep(self, key: K, value: V, weight: int) -> None:

@@ -70,9 +70,13 @@ class Metrics:
         """A request came in."""
         self._running.inc()
 
+    def left(self) -> None:
+        """It is no longer waited for."""
+        self._running.dec()
+
     def end(self, method: str, route: str, status: int, seconds: float) -> None:
         """Its answer has begun; arguments are those of ``answered``."""
-        self._running.dec()
+        self.left()
         self.answered(method, route, status, seconds)
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:

@@ -268,6 +268,11 @@ class Grid:
         """The windows of the chunks, row by row."""
         yield from windows(self.shape, (self.chunk_y, self.chunk_x))
 
+    @cached_property
+    def _corner(self) -> tuple[float, float, float, float]:
+        """Western and northern edge, and a cell's width and height: to divide a fraction takes its time."""
+        return float(self.west), float(self.north), float(self.step_x), float(self.step_y)
+
     def locate(self, longitude: float, latitude: float) -> tuple[int, int]:
         """Row and column of the cell that holds a place.
 
@@ -280,11 +285,12 @@ class Grid:
         """
         if not (math.isfinite(longitude) and math.isfinite(latitude)):
             raise PositionOutside(f"longitude {longitude}, latitude {latitude} is no place")
-        turns = (longitude - float(self.west)) % 360.0
-        column = int(turns / float(self.step_x))
+        edge_x, edge_y, step_x, step_y = self._corner
+        turns = (longitude - edge_x) % 360.0
+        column = int(turns / step_x)
         if column == self.width and turns <= float(self.width * self.step_x):
             column -= 1  # the eastern edge itself
-        row = int(np.floor((float(self.north) - latitude) / float(self.step_y)))
+        row = math.floor((edge_y - latitude) / step_y)
         if row == self.height and latitude >= float(self.south):
             row -= 1  # the southern edge itself
         if not (0 <= row < self.height and 0 <= column < self.width and -90 <= latitude <= 90):
@@ -369,6 +375,14 @@ def chunk_width(width: int, step: Fraction) -> int:
     return nearest if 256 <= nearest <= 1024 or nearest == width < 256 else min(512, width)
 
 
+MOST_PIECES = 64
+"""Series chunks along a side of a shard: its index, 16 bytes for each, then has at most 64 KiB."""
+
+
 def inner_chunk(chunk: int) -> int:
-    """Rows or columns of a series chunk: the divisor of a map chunk that is nearest to 16."""
-    return min((d for d in range(1, chunk + 1) if chunk % d == 0), key=lambda d: abs(np.log(d / 16)))
+    """Rows or columns of a series chunk: of the divisors of a map chunk the one nearest to 8 (decision 0010).
+
+    A series of one place reads all cells of its chunk, and keeps them; but each chunk has its place in an index.
+    """
+    few = [cells for cells in range(1, chunk + 1) if chunk % cells == 0 and chunk // cells <= MOST_PIECES]
+    return min(few, key=lambda cells: abs(np.log(cells / 8)))

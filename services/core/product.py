@@ -23,6 +23,9 @@ SMALL_GRID = 65_536
 SHORTEST_SERIES_BLOCK = 120
 """Periods that a series block covers at least (DESIGN 3)."""
 
+LONG_SERIES_BLOCK = 240
+"""Periods of a block of a longer archive, such as twenty years of months: a series is one read (decision 0010)."""
+
 
 def is_collection_id(name: str) -> bool:
     """Whether a name can be the id of a collection."""

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -109,12 +110,12 @@ class ArrayLayout:
         except (KeyError, IndexError, TypeError) as error:
             raise Damaged(key, f"its array metadata lack {error}") from None
 
-    @property
+    @cached_property
     def shard_counts(self) -> Shape3:
         """Shards along each axis."""
         return tuple(-(-n // s) for n, s in zip(self.shape, self.shard, strict=True))  # type: ignore[return-value]
 
-    @property
+    @cached_property
     def inner_counts(self) -> Shape3:
         """Chunks per shard along each axis."""
         return tuple(s // c for s, c in zip(self.shard, self.chunk, strict=True))  # type: ignore[return-value]
@@ -298,18 +299,16 @@ class StoredArray:
                 use(order, decode_chunk(key, body, self.layout.chunk, self.dtype, same))
 
     def _address(self, position: tuple[int, int, int]) -> tuple[int, int]:
-        inner = self.layout.inner_counts
-        shard = tuple(p // n for p, n in zip(position, inner, strict=True))
-        within = tuple(p % n for p, n in zip(position, inner, strict=True))
-        return (
-            int(np.ravel_multi_index(shard, self.layout.shard_counts)),
-            int(np.ravel_multi_index(within, inner)),
-        )
+        """Number of a chunk's shard, and its own in there, both in row order."""
+        (t, y, x), (_, down, across) = position, self.layout.shard_counts
+        of_t, of_y, of_x = self.layout.inner_counts
+        shard = (t // of_t * down + y // of_y) * across + x // of_x
+        return shard, (t % of_t * of_y + y % of_y) * of_x + x % of_x
 
     def shard_key(self, shard: int) -> str:
         """Key of a shard object by its number in row order."""
-        where = np.unravel_index(shard, self.layout.shard_counts)
-        return f"{self.prefix}/c/" + "/".join(str(int(i)) for i in where)
+        _, down, across = self.layout.shard_counts
+        return f"{self.prefix}/c/{shard // (down * across)}/{shard // across % down}/{shard % across}"
 
     def index(self, shard: int) -> NDArray[Any]:
         """Offset and length of each chunk of a shard, ``(chunks, 2)``; a length of 0 is a chunk of missing values.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from services.core.grid import Grid, Window
-from services.core.product import SHORTEST_SERIES_BLOCK, SMALL_GRID, Product
+from services.core.product import LONG_SERIES_BLOCK, SHORTEST_SERIES_BLOCK, SMALL_GRID, Product
 from services.core.quantity import Quantity
 from services.core.time_axis import TimeAxis
 from services.sources import agreement, files, handles, periods
@@ -80,6 +80,7 @@ class Conclusion:
         if self.like is not None:
             return self.like
         small = self.grid.cells <= SMALL_GRID and len(self.axis) > MANY_PERIODS
+        block = SHORTEST_SERIES_BLOCK if len(self.axis) <= SHORTEST_SERIES_BLOCK else LONG_SERIES_BLOCK
         return Product(
             id=product_id,
             title=self.title,
@@ -88,7 +89,7 @@ class Conclusion:
             step=str(self.axis.step),
             quantities=(self.quantity,),
             map_block=_BLOCKS[self.axis.step.unit] if small else 1,
-            series_block=None if small else SHORTEST_SERIES_BLOCK,
+            series_block=None if small else block,
             cog_period="P1Y" if small else "step",
             attributes=dict(self.attributes),
         )

@@ -1,7 +1,7 @@
 """What the product publishes, and the two grids that it lives on."""
 
 from services.core.grid import Grid
-from services.core.product import Product, Provider
+from services.core.product import LONG_SERIES_BLOCK, Product, Provider
 from services.core.quantity import Quantity
 from services.core.style import Style
 
@@ -96,6 +96,7 @@ PRODUCT = Product(
     grid=FINE,
     step="P1M",
     quantities=(GWSA, UNCERTAINTY, FILLED, EXTRAPOLATED, CAUTION),
+    series_block=LONG_SERIES_BLOCK,
     cog_period="P1Y",
     license="CC-BY-4.0",
     keywords=("groundwater", "GRACE", "GRACE-FO", "GLDAS", "water storage", "downscaling"),

@@ -3,7 +3,7 @@
 from fractions import Fraction
 
 from services.core.grid import Grid
-from services.core.product import Product, Provider
+from services.core.product import LONG_SERIES_BLOCK, Product, Provider
 from services.core.quantity import Quantity
 from services.core.style import Style
 
@@ -88,6 +88,7 @@ PRODUCT = Product(
     grid=GRID,
     step="P1M",
     quantities=(XCO2, UNCERTAINTY, OBSERVATIONS, INFERRED, MISSING),
+    series_block=LONG_SERIES_BLOCK,
     cog_period="step",
     license="CC-BY-4.0",
     keywords=("carbon dioxide", "XCO2", "OCO-2", "OCO-3", "greenhouse gas"),

@@ -310,7 +310,7 @@ def test_a_fault_behind_the_fetch_is_logged_and_the_routes_answer(
     def broken(*_: object) -> None:
         raise ValueError("a fault")
 
-    monkeypatch.setattr("tiler.fast_series._encoded", broken)
+    monkeypatch.setattr("tiler.series_body.SeriesBody.filled", broken)
     assert loop.client.get(f"/collections/{OTHER}").content == loop.wanted
     assert "was left to threads" in caplog.text
     assert "cenote_requests_running 0" in loop.client.get("/metrics").text
