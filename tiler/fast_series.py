@@ -215,13 +215,14 @@ class FastSeries(Shortcut[Asked]):
             missing[key] = array, extent
 
         async def fetched() -> Ready | None:
+            meanwhile: list[_Around] = []
+            # runs as soon as this waits for the store
+            asyncio.get_running_loop().call_soon(lambda: meanwhile.append(_around(begun)))
             try:
-                loop = asyncio.get_running_loop()
-                on_its_way = asyncio.Task(self._fetched(missing), loop=loop, eager_start=True)
-                around = _around(begun)  # while the store is at work
-                found = await on_its_way
+                found = await self._fetched(missing)
                 if found is None:
                     return None
+                around = meanwhile[0] if meanwhile else _around(begun)
                 return self._end(begun, [(there | found)[key] for key in begun.keys], around)
             except Exception:  # noqa: BLE001 - the routes answer, so nobody would notice but by its slowness
                 _LOG.exception("%s was left to threads", asked.path)
