@@ -31,7 +31,7 @@ from services.core.store import Store
 from tests.bench.servers import S3, program
 from tests.bench.stacks import MISSING, Stack, write
 
-FORMAT = 5
+FORMAT = 6
 """Raised when what is made changes, so that older data is not taken for it."""
 
 BUCKET = "bench"
