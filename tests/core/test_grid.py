@@ -99,7 +99,9 @@ def test_windows_cut_a_rectangle_without_overlap_or_gap(height: int, width: int,
     assert (seen == 1).all()
 
 
-@pytest.mark.parametrize(("chunk", "inner"), [(450, 9), (675, 15), (512, 8), (720, 12), (360, 8), (17, 17), (1, 1), (43, 43)])
+@pytest.mark.parametrize(
+    ("chunk", "inner"), [(450, 9), (675, 15), (512, 8), (720, 12), (360, 8), (17, 17), (1, 1), (43, 43)]
+)
 def test_series_chunks_divide_the_map_chunk(chunk: int, inner: int) -> None:
     assert inner_chunk(chunk) == inner
     assert chunk % inner == 0

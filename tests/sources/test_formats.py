@@ -491,6 +491,14 @@ def test_layouts_of_small_grids_with_many_periods(raster: Any, write: Write) -> 
     assert (product.map_block, product.series_block, product.cog_period) == (1, 120, "step")
 
 
+@pytest.mark.parametrize(("periods", "block"), [(120, 120), (121, 240)])
+def test_a_long_archive_has_long_blocks(raster: Any, write: Write, periods: int, block: int) -> None:
+    values = np.zeros((periods, 3, 4), "float32")
+    attributes = {"units": "days since 2001-01-01"}
+    product = look(write("netcdf4", basic(raster, values=values, time_attributes=attributes))).product("x")
+    assert product.series_block == block
+
+
 def test_names_that_storage_has_taken(raster: Any, write: Write) -> None:
     path = write("zarr3", basic(raster, name="2t"))
     assert look(path).quantity.name == "v_2t"

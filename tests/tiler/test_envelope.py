@@ -14,7 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from services.core.settings import Settings
 from tiler import deadline
 from tiler.chunks import ChunkCache
-from tiler.envelope import Envelope
+from tiler.envelope import Envelope, Ready
 from tiler.errors import add_handlers
 from tiler.fast_tiles import TileCache
 from tiler.memory import Budget
@@ -56,6 +56,16 @@ def wrapped(gate: threading.Event) -> Callable[..., TestClient]:
             return "late"
 
         app.state.reads = 0
+        app.state.seconds = 0.0
+        """After which an answer comes that the event loop waits for; None comes after less than none."""
+
+        async def coming() -> Ready | None:
+            await asyncio.sleep(abs(app.state.seconds))
+            return Ready(200, [(b"content-length", b"4")], b"here", "/comes") if app.state.seconds >= 0 else None
+
+        @app.get("/comes")
+        def comes() -> str:
+            return "by a route"
 
         @app.get("/stream")
         def stream() -> Response:
@@ -82,6 +92,7 @@ def wrapped(gate: threading.Event) -> Callable[..., TestClient]:
             threads=threads,
             proxies=Proxies(),
             budget=Budget(2**30, spare=0, give_way=lambda _: None, waiting=1),
+            at_once=lambda scope: coming if scope["path"] == "/comes" else None,
         )
         app.build_middleware_stack = lambda: envelope  # type: ignore[method-assign]
         app.state.metrics = metrics
@@ -169,6 +180,32 @@ def test_the_thread_of_a_request_that_was_given_up_stops_at_its_next_read(wrappe
     assert "too long" in slow.json()["detail"]
     assert 2 <= app.state.reads < 20
     deadline.check()  # that of the request only
+
+
+def test_an_answer_that_the_event_loop_waits_for(wrapped: Callable[..., TestClient]) -> None:
+    app = wrapped(request_seconds=0.3).app
+    assert isinstance(app, FastAPI)
+    for seconds, status, text in ((0.05, 200, "here"), (-0.05, 200, '"by a route"'), (5, 503, "too long")):
+        app.state.seconds = seconds
+        began = time.perf_counter()
+        answer, quick = asyncio.run(asked(app, "/comes", "/quick"))
+        assert (answer.status_code, quick.status_code) == (status, 200)
+        assert text in answer.text
+        assert time.perf_counter() - began < 2
+        assert answer.headers["access-control-allow-origin"] == "*"
+    text = app.state.metrics.text()[0].decode()
+    assert "cenote_requests_running 0.0" in text
+    assert 'cenote_requests_total{method="GET",route="/comes",status="200"} 2.0' in text
+    assert 'status="503"} 1.0' in text
+
+
+def test_who_waits_on_the_event_loop_is_counted_in_the_queue(wrapped: Callable[..., TestClient]) -> None:
+    app = wrapped(threads=1, queue_factor=1).app
+    assert isinstance(app, FastAPI)
+    app.state.seconds = 0.2
+    answers = asyncio.run(asked(app, "/comes", "/comes", "/quick", "/comes"))
+    assert [answer.status_code for answer in answers] == [200, 200, 503, 503]
+    assert asyncio.run(asked(app, "/quick"))[0].status_code == 200
 
 
 def test_above_its_queue_the_service_says_so(wrapped: Callable[..., TestClient], gate: threading.Event) -> None:

@@ -166,7 +166,7 @@ def series_widths() -> list[Table]:
         values = material.cube(stack, months)
         valid = int((values != MISSING).sum())
         # 60 divides neither 450 nor 675, and a chunk must divide its shard
-        for width in (15, 25, 30, 45, 75) if full is material.XCO2 else (15, 27, 45, 75):
+        for width in (9, 15, 25, 30, 45, 75) if full is material.XCO2 else (9, 15, 27, 45, 75):
             stored = put(values, (months, width, width), values.shape, FILL)
             places += _one_place(stack, values, width)
             indexes.append((stack.variable, width, stored.bytes / valid, *_indexes(full, width, stored)))

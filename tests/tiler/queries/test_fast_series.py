@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, override
+from urllib.parse import parse_qsl
 
 import pytest
 from fastapi import FastAPI
@@ -15,8 +16,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from services.core.errors import StoreUnavailable
 from services.core.settings import Settings
 from services.core.store import Observed, Operation, Store
+from tiler import fast_series
 from tiler.app import THREADS, create_app
-from tiler.fast_series import FastSeries, _base_of, parsed_of
+from tiler.fast_series import FastSeries, _base_of, _items, parsed_of
 
 FIRST = "xco2_test/position?coords=POINT(10 20)"
 
@@ -316,6 +318,25 @@ def test_a_fault_behind_the_fetch_is_logged_and_the_routes_answer(
     assert "cenote_requests_running 0" in loop.client.get("/metrics").text
 
 
+def test_what_surrounds_the_values_is_made_once_while_they_come(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    inner = fast_series._around
+
+    async def fetch(self: Fetching, key: str, start: int, length: int) -> bytes:
+        await asyncio.sleep(0.05)
+        events.append("fetched")
+        return self.inner.get_range(key, start, length)
+
+    def around(begun: Any) -> Any:
+        events.append("around")
+        return inner(begun)
+
+    monkeypatch.setattr(Fetching, "fetch", fetch)
+    monkeypatch.setattr(fast_series, "_around", around)
+    assert loop.client.get(f"/collections/{OTHER}").content == loop.wanted
+    assert events == ["around", "fetched", "fetched", "fetched"]
+
+
 def test_no_read_that_waits_is_made_on_the_event_loop(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     """The index of a shard that goes while its chunk is on its way is not read again by the loop."""
     inner = Fetching.fetch
@@ -357,3 +378,23 @@ def test_addresses_are_parsed_once() -> None:
     for _ in range(3):
         assert parsed_of("/collections/a/position", b"coords=POINT(1%202)") is not None
     assert parsed_of.cache_info().misses == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "&&a=1&",
+        "a",
+        "a=&b",
+        "=1",
+        "a=1=2&a=3",
+        "coords=POINT(1+2)&f=%43SV",
+        "a%3D=%26&b+c=d+e%2B",
+        "x=%E4%B8%AD&y=%zz%4&z=%C3",
+        "a;b=1;c=2",
+        "\u00e9=\u00ff%20",
+    ],
+)
+def test_a_query_is_read_as_the_routes_read_it(text: str) -> None:
+    assert _items(text) == tuple(parse_qsl(text, keep_blank_values=True))
