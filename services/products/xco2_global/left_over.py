@@ -1,4 +1,4 @@
-"""What the network leaves over, month by month: told from the month's cells with soundings, once, and kept.
+"""What the network leaves over: what lasts of it at a place, and the rest month by month, told once and kept.
 
 It lies in ``prepared/DIGEST`` beside the cells; the digest is that of all inputs, of code and model. The covariates of
 the cells are read for all months together, so that each file is read once and not twelve times.
@@ -8,7 +8,7 @@ import io
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from services.pipeline.recipe import Each
 from services.products.xco2_global.covariates import series
 from services.products.xco2_global.declaration import global_grid
 from services.products.xco2_global.inputs import Inputs
+from services.products.xco2_global.lasting import Sums, lasting
 from services.products.xco2_global.nearby import Covariance, Left, Values, averaged, told
 from services.products.xco2_global.network import Network
 from services.products.xco2_global.observed import Observed
@@ -36,6 +37,10 @@ type Note = Callable[[str], None]
 FINEST = Fraction(1)
 """Degrees of the lattice that the signal is told on; that of the cells where they are coarser (our choice)."""
 
+FINEST_LASTING = Fraction(1, 4)
+"""Degrees of the lattice that what lasts is told on, likewise: plumes are a degree or two wide (our choice)."""
+
+_LASTING = "lasting.npy"
 _KEYS, _SAID = "keys.npy", "said.npy"
 
 
@@ -55,7 +60,10 @@ class LeftOver:
 
     covariance: Covariance
     step: Fraction
-    """Degrees of the lattice."""
+    """Degrees of the lattice of the signal."""
+
+    step_lasting: Fraction
+    """Degrees of the lattice of what lasts."""
 
     @classmethod
     def of(cls, inputs: Inputs, observed: Observed, network: Network) -> "LeftOver":
@@ -81,6 +89,7 @@ class LeftOver:
             months=tuple(month for month in observed.months if month in periods),
             covariance=network.fitted.nearby,
             step=max(FINEST, inputs.settings.grid.step_x),
+            step_lasting=max(FINEST_LASTING, inputs.settings.grid.step_x),
         )
 
     @property
@@ -92,6 +101,22 @@ class LeftOver:
     def lattice(self) -> Grid:
         """Whose centres the fields are told at."""
         return global_grid(self.step)
+
+    @property
+    def lattice_lasting(self) -> Grid:
+        """Likewise, of what lasts."""
+        return global_grid(self.step_lasting)
+
+    def lasting(self, latitude: Values, longitude: Values) -> Values:
+        """What lasts at places, ppm, of the shape of both together; bilinear between the centres of its lattice."""
+        if not self.months:
+            return np.zeros(np.broadcast_shapes(latitude.shape, longitude.shape))
+        path = self.directory / _LASTING
+        try:
+            held = np.load(io.BytesIO(path.read_bytes()))
+        except (OSError, ValueError) as error:
+            raise self._unreadable(path, error) from None
+        return between(held.astype(np.float64), self.lattice_lasting, latitude, longitude)
 
     def at(self, month: int, grid: Grid, window: Window) -> tuple[Values, Values]:
         """In the cells of a window: what is left over and the standard deviation that stays, in units of the spread.
@@ -111,11 +136,13 @@ class LeftOver:
             with np.load(io.BytesIO(path.read_bytes())) as held:
                 fields = [held[name].astype(np.float64) for name in ("mean", "variance")]
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise InputRefused(
-                f"{path} cannot be read ({error}); delete {self.directory}, and it is made anew"
-            ) from None
-        mean, variance = (_between(one, self.lattice, grid, window) for one in fields)
+            raise self._unreadable(path, error) from None
+        latitude, longitude = grid.latitudes[window.rows][:, None], grid.longitudes[window.columns]
+        mean, variance = (between(one, self.lattice, latitude, longitude) for one in fields)
         return mean, covariance.deviation(variance)
+
+    def _unreadable(self, path: Path, error: Exception) -> InputRefused:
+        return InputRefused(f"{path} cannot be read ({error}); delete {self.directory}, and it is made anew")
 
 
 def prepare(inputs: Inputs, observed: Observed, network: Network, each: Each, note: Note) -> LeftOver:
@@ -135,6 +162,8 @@ def prepare(inputs: Inputs, observed: Observed, network: Network, each: Each, no
         part.mkdir(parents=True)
         if left.months:
             _predict(inputs, observed, network, left.months, part, each, note)
+            places = _write_lasting(inputs, observed, network, left, part)
+            note(f"left over: lasts in {places} cells of {float(left.step_lasting):g} degrees")
             work = partial(_told, inputs, observed, network, left, part)
             for number, month in enumerate(each(work, left.months), 1):
                 note(f"left over: {number} of {len(left.months)} months told, {np.datetime64(month, 'M')}")
@@ -215,22 +244,66 @@ def _said(
     return asked.rows, found
 
 
-def _told(inputs: Inputs, observed: Observed, network: Network, left: LeftOver, part: Path, month: int) -> int:
+@dataclass(frozen=True, kw_only=True)
+class _Residuals:
+    """What is left over in the cells of a month; all arrays are ``(cell,)``."""
+
+    latitude: Values
+    longitude: Values
+    time: Values
+    value: Values
+    """ppm; NaN where the network says nothing."""
+
+    spread: Values
+    """Of the network, ppm."""
+
+    error: Values
+    """Stated one of the cell, ppm."""
+
+
+def _residuals(
+    inputs: Inputs, observed: Observed, network: Network, left: LeftOver, part: Path, month: int
+) -> _Residuals:
     grid, cells = inputs.settings.grid, observed.cells(month)
     keys = _keys(cells, left.months.index(month), len(left.months), grid)
     row = np.searchsorted(np.load(part / _KEYS, mmap_mode="r"), keys)
     said: NDArray[Any] = np.load(part / _SAID, mmap_mode="r")[row].astype(np.float64)
     when = moments(np.full(len(cells), month, dtype=np.int64), cells.time)
     background = network.background(inputs).at(when, cells.row, cells.column, grid)
-    lattice, covariance = left.lattice, left.covariance
-    over = Left(
+    return _Residuals(
         latitude=grid.latitudes[cells.row],
         longitude=grid.longitudes[cells.column],
         time=cells.time,
-        value=(cells.xco2 - background - said[:, 0]) / said[:, 1],
-        noise=covariance.noise(cells.error / said[:, 1]),
+        value=cells.xco2 - background - said[:, 0],
+        spread=said[:, 1],
+        error=cells.error,
     )
-    known = over.take(np.isfinite(over.value))
+
+
+def _write_lasting(inputs: Inputs, observed: Observed, network: Network, left: LeftOver, part: Path) -> int:
+    """Write what lasts, and say in how many cells of its lattice something does."""
+    lattice = left.lattice_lasting
+    sums = Sums.nothing(lattice)
+    for month in left.months:
+        over = _residuals(inputs, observed, network, left, part, month)
+        sums.add(lattice, over.latitude, over.longitude, over.value, over.spread**2 + over.error**2)
+    found = lasting(sums, lattice)
+    np.save(part / _LASTING, found)
+    return int((found != 0).sum())
+
+
+def _told(inputs: Inputs, observed: Observed, network: Network, left: LeftOver, part: Path, month: int) -> int:
+    lattice, covariance = left.lattice, left.covariance
+    over = _residuals(inputs, observed, network, left, part, month)
+    lasts = replace(left, directory=part).lasting(over.latitude, over.longitude)
+    all_of_it = Left(
+        latitude=over.latitude,
+        longitude=over.longitude,
+        time=over.time,
+        value=(over.value - lasts) / over.spread,
+        noise=covariance.noise(over.error / over.spread),
+    )
+    known = all_of_it.take(np.isfinite(all_of_it.value))
     latitude, longitude = (one.ravel() for one in np.meshgrid(lattice.latitudes, lattice.longitudes, indexing="ij"))
     mean, variance = (
         one.reshape(lattice.height, lattice.width).astype(np.float32)
@@ -242,17 +315,25 @@ def _told(inputs: Inputs, observed: Observed, network: Network, left: LeftOver, 
     return month
 
 
-def _between(values: Values, lattice: Grid, grid: Grid, window: Window) -> Values:
-    """Bilinear between the centres of a global lattice, in the cells of a window of another grid, ``(y, x)``."""
-    y = (float(lattice.north) - grid.latitudes[window.rows]) / float(lattice.step_y) - 0.5
-    x = (grid.longitudes[window.columns] - float(lattice.west)) / float(lattice.step_x) - 0.5
+def between(values: NDArray[Any], lattice: Grid, latitude: Values, longitude: Values) -> Values:
+    """Bilinear between the centres of a global lattice; beyond the last before a pole it is that one's.
+
+    Args:
+        values: ``(y, x)`` of the lattice.
+        lattice: global.
+        latitude: degrees.
+        longitude: degrees, of a shape that goes together with that of the latitudes.
+    """
+    y = (float(lattice.north) - latitude) / float(lattice.step_y) - 0.5
+    x = (longitude - float(lattice.west)) / float(lattice.step_x) - 0.5
     y = np.clip(y, 0, lattice.height - 1)
     top = np.minimum(np.floor(y).astype(np.int64), lattice.height - 2)
     west = np.floor(x).astype(np.int64)
-    down, east = (y - top)[:, None], x - west
+    down, east = y - top, x - west
     first, second = west % lattice.width, (west + 1) % lattice.width
-    rows = (1 - down) * values[top] + down * values[top + 1]
-    found: Values = (1 - east) * rows[:, first] + east * rows[:, second]
+    upper = (1 - east) * values[top, first] + east * values[top, second]
+    lower = (1 - east) * values[top + 1, first] + east * values[top + 1, second]
+    found: Values = (1 - down) * upper + down * lower
     return found
 
 

@@ -173,7 +173,8 @@ class Xco2:
         count[cells.row, cells.column] = cells.count
         if self._left_over is not None:
             over, deviation = self._left_over.at(month, grid, window)
-            values, spread = values + spread * over, spread * deviation
+            lasts = self._left_over.lasting(grid.latitudes[window.rows][:, None], grid.longitudes[window.columns])
+            values, spread = values + spread * over + lasts, spread * deviation
         gone = np.where(np.isnan(values), np.nan, 0.0)
         layers: dict[str, NDArray[Any]] = {
             XCO2.name: values,

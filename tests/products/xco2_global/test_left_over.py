@@ -22,7 +22,7 @@ from services.pipeline.recipe import Here
 from services.products.xco2_global import export, left_over, open_recipe, table, train
 from services.products.xco2_global.covariates import sequences
 from services.products.xco2_global.declaration import global_grid
-from services.products.xco2_global.left_over import LeftOver, _between
+from services.products.xco2_global.left_over import LeftOver, between
 from services.products.xco2_global.observed import Observed
 from services.products.xco2_global.render import Xco2
 from services.sample.carbon import Carbon
@@ -147,7 +147,7 @@ def test_windows_and_processes_do_not_show(recipe: Xco2) -> None:
 def test_what_was_made_is_kept_and_a_broken_file_is_named(recipe: Xco2) -> None:
     left = LeftOver.of(recipe.source, recipe._observed, recipe.network)
     assert left.is_prepared
-    assert sorted(path.name for path in left.directory.iterdir()) == ["2019-08.npz", "2019-09.npz"]
+    assert sorted(path.name for path in left.directory.iterdir()) == ["2019-08.npz", "2019-09.npz", "lasting.npy"]
     assert not list(left.directory.parent.glob(".*"))
     before = (left.directory / "2019-08.npz").stat().st_mtime_ns
     recipe.prepare(Here(), quiet)
@@ -178,10 +178,10 @@ def test_between_the_lattice_it_is_bilinear_round_the_globe() -> None:
     wrapped = np.concatenate([values[:, -1:], values, values[:, :1]], axis=1)
     longitudes = np.concatenate([[-185.0], lattice.longitudes, [185.0]])
     known = RegularGridInterpolator((lattice.latitudes[::-1], longitudes), wrapped[::-1])
-    window = Window(row=0, column=0, height=360, width=720)
     y = np.clip(grid.latitudes, -85, 85)
     wanted = known(np.stack(np.meshgrid(y, grid.longitudes, indexing="ij"), axis=-1))
-    np.testing.assert_allclose(_between(values, lattice, grid, window), wanted, atol=1e-12)
-    part = Window(row=350, column=700, height=10, width=20)
-    np.testing.assert_allclose(_between(values, lattice, grid, part), wanted[350:, 700:], atol=1e-12)
-    np.testing.assert_allclose(_between(values, lattice, lattice, Window(row=0, column=0, height=18, width=36)), values)
+    np.testing.assert_allclose(between(values, lattice, grid.latitudes[:, None], grid.longitudes), wanted, atol=1e-12)
+    rows, columns = np.array([0, 7, 359, 180]), np.array([719, 0, 300, 301])
+    some = between(values, lattice, grid.latitudes[rows], grid.longitudes[columns])
+    np.testing.assert_allclose(some, wanted[rows, columns], atol=1e-12)
+    np.testing.assert_allclose(between(values, lattice, lattice.latitudes[:, None], lattice.longitudes), values)

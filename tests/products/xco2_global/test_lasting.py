@@ -1,0 +1,118 @@
+"""What lasts at a place: planted plumes come back, chance does not."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from services.core.grid import Grid
+from services.products.xco2_global.declaration import global_grid
+from services.products.xco2_global.lasting import LEAST_MONTHS, Sums, lasting
+
+LATTICE = global_grid(Fraction(1))
+PLUMES = ((10.5, 20.5, 2.0), (-179.5, 40.5, 1.5), (100.5, -30.5, -1.8), (60.5, 62.5, 1.2))
+"""Longitude, latitude, ppm."""
+
+NOISE = 0.8
+"""Of a cell and month, ppm."""
+
+WIDTH = 1.0
+"""Degrees."""
+
+type Values = NDArray[np.float64]
+
+
+def planted(lattice: Grid) -> Values:
+    """Gaussian plumes, and a slope of degrees that nobody may take for one."""
+    y, x = lattice.latitudes[:, None], lattice.longitudes
+    field = 0.4 * np.sin(np.radians(3 * x)) * np.cos(np.radians(y))
+    for longitude, latitude, height in PLUMES:
+        east = ((x - longitude + 180) % 360 - 180) * np.cos(np.radians(latitude))
+        field = field + height * np.exp(-(east**2 + (y - latitude) ** 2) / (2 * WIDTH**2))
+    return np.asarray(field)
+
+
+def gathered(field: Values, months: int, seed: int, *, share: float = 0.4) -> Sums:
+    """Months in which a share of the cells is seen, with noise."""
+    generator = np.random.default_rng(seed)
+    latitude, longitude = np.meshgrid(LATTICE.latitudes, LATTICE.longitudes, indexing="ij")
+    sums = Sums.nothing(LATTICE)
+    for _ in range(months):
+        seen = generator.random(LATTICE.shape) < share
+        value = (field + NOISE * generator.standard_normal(LATTICE.shape))[seen]
+        value[::50] = np.nan
+        # stated too large by half: what months vary by tells
+        variance = np.full(value.shape, (1.5 * NOISE) ** 2)
+        sums.add(LATTICE, latitude[seen], longitude[seen], value, variance)
+    return sums
+
+
+def cell(longitude: float, latitude: float) -> tuple[int, int]:
+    return LATTICE.locate(longitude, latitude)
+
+
+def test_sums_are_weighted_means_of_months() -> None:
+    sums = Sums.nothing(LATTICE)
+    latitude, longitude = np.array([20.2, 20.9, -89.9]), np.array([10.1, 10.8, 179.9])
+    values = np.arange(LEAST_MONTHS, dtype=float)
+    for number in values:
+        # two cells of one month are one, whose weight is the mean of theirs
+        sums.add(LATTICE, latitude, longitude, np.array([number, number + 1, 5.0]), np.array([1.0, 1.0, 0.5 + number]))
+    at = cell(10.5, 20.5)
+    assert sums.months[at] == LEAST_MONTHS
+    assert sums.mean[at] == pytest.approx(values.mean() + 0.5)
+    assert sums.mean[cell(179.5, -89.5)] == pytest.approx(5.0)
+    assert np.isnan(sums.mean).sum() == LATTICE.height * LATTICE.width - 2
+    # about the mean of one place nothing varies, of the other by what numpy says
+    factor = LEAST_MONTHS * values.var() / (2 * (LEAST_MONTHS - 1))
+    assert sums.variance[at] == pytest.approx(factor / LEAST_MONTHS)
+
+
+def test_what_was_seen_in_few_months_is_not_known() -> None:
+    sums = gathered(planted(LATTICE), LEAST_MONTHS - 1, 1, share=1.0)
+    assert np.isnan(sums.mean).all()
+    assert not lasting(sums, LATTICE).any()
+
+
+def test_plumes_come_back_and_slopes_do_not() -> None:
+    field = planted(LATTICE)
+    sums = gathered(field, 84, 2)
+    variance = np.nanmedian(sums.variance)
+    assert variance == pytest.approx(NOISE**2 / (0.4 * 0.98 * 84), rel=0.15), "what is stated is too large by half"
+    found = lasting(sums, LATTICE)
+    assert found.dtype == np.float32
+    for longitude, latitude, height in PLUMES:
+        at = cell(longitude, latitude)
+        assert found[at] == pytest.approx(height, abs=0.35 * abs(height)), (longitude, latitude)
+    assert (found != 0).mean() < 0.02
+    away = planted(LATTICE) - 0.4 * np.sin(np.radians(3 * LATTICE.longitudes)) * np.cos(
+        np.radians(LATTICE.latitudes[:, None])
+    )
+    quiet = np.abs(away) < 0.02
+    assert np.abs(found[quiet]).max() < 0.6
+    assert np.sqrt(np.mean(found[quiet] ** 2)) < 0.02
+    left = np.sqrt(np.mean((found - away)[~quiet] ** 2))
+    assert left < 0.45 * np.sqrt(np.mean(away[~quiet] ** 2))
+
+
+def test_a_plume_comes_to_cells_that_are_never_seen() -> None:
+    """The peak's own cell is blind; what stands beside it tells."""
+    field = planted(LATTICE)
+    sums = gathered(field, 84, 3)
+    blind = cell(10.5, 20.5)
+    for array in (sums.weight, sums.one, sums.square, sums.months):
+        array[blind] = 0
+    found = lasting(sums, LATTICE)
+    assert 0.8 < found[blind] < 2.2
+
+
+def test_chance_alone_leaves_next_to_nothing() -> None:
+    found = lasting(gathered(np.zeros(LATTICE.shape), 84, 4), LATTICE)
+    assert (found != 0).mean() < 0.03
+    assert np.abs(found).max() < 0.7
+    assert np.sqrt(np.mean(found**2)) < 0.02
+
+
+def test_nothing_at_all() -> None:
+    assert not lasting(Sums.nothing(LATTICE), LATTICE).any()
