@@ -156,7 +156,10 @@ class Envelope:
         left = self._settings.request_seconds - (time.perf_counter() - began)
         timer = asyncio.get_running_loop().call_later(left, exchange.give_up)
         try:
-            await self._app(seen, _counted(receive, self._settings.max_body_bytes), exchange.send)
+            if left > 0:
+                await self._app(seen, _counted(receive, self._settings.max_body_bytes), exchange.send)
+            else:
+                exchange.give_up()
         finally:
             self._running -= 1
             timer.cancel()

@@ -9,7 +9,7 @@ import itertools
 import logging
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, NamedTuple, override
@@ -47,6 +47,9 @@ PREPARED_BYTES = 16 * 2**20
 PERIOD_BYTES = 500
 """Of them, for a period: instants, bounds and their text, in JSON of two encodings too, and where its values lie."""
 
+QUANTITY_BYTES = 3_000
+"""And for a quantity: what bodies of two encodings say of it."""
+
 MOST_VALUES = 4096
 """Values of an answer; longer ones are made by the routes, which is not felt then."""
 
@@ -56,8 +59,9 @@ MOST_AT_ONCE = 512
 MOST_DECODED = 8 * 2**20
 """Bytes of the chunks that an answer is taken from; what needs more is read by the routes, some at a time."""
 
-MOST_FETCHED = 2**18
-"""Bytes of chunks that the event loop waits for and decodes itself: half a millisecond at most."""
+MOST_FETCHED = 3 * 2**17
+"""Bytes of chunks that the event loop waits for and decodes itself: half a millisecond or so. All quantities of a place
+of our products are less (tests/products/test_declarations.py)."""
 
 MOST_GETS = 8
 """Of them, that one answer waits for; a grid with a chunk for each period has hundreds."""
@@ -166,7 +170,8 @@ class FastSeries(Shortcut[Asked]):
         self._catalogue = state.catalogue
         self._chunks = state.chunks
         self._prepared: LoadingCache[tuple[str, str, str | None, str | None], _Prepared] = LoadingCache(
-            PREPARED_BYTES, lambda found: 10_000 + PERIOD_BYTES * len(found.positions)
+            PREPARED_BYTES,
+            lambda found: 10_000 + QUANTITY_BYTES * len(found.quantities) + PERIOD_BYTES * len(found.positions),
         )
         state.catalogue.closed.append(self._prepared.clear)
 
@@ -217,7 +222,7 @@ class FastSeries(Shortcut[Asked]):
         async def fetched() -> Ready | None:
             meanwhile: list[_Around] = []
             # runs as soon as this waits for the store
-            asyncio.get_running_loop().call_soon(lambda: meanwhile.append(_around(begun)))
+            handle = asyncio.get_running_loop().call_soon(lambda: meanwhile.append(_around(begun)))
             try:
                 found = await self._fetched(missing)
                 if found is None:
@@ -227,6 +232,8 @@ class FastSeries(Shortcut[Asked]):
             except Exception:  # noqa: BLE001 - the routes answer, so nobody would notice but by its slowness
                 _LOG.exception("%s was left to threads", asked.path)
                 return None
+            finally:
+                handle.cancel()
 
         return fetched
 
@@ -239,7 +246,7 @@ class FastSeries(Shortcut[Asked]):
             return None  # another request loads one of them, or has done so
         try:
             reads = [array.fetch(extent) for array, extent in missing.values()]
-            chunks = [await reads[0]] if len(reads) == 1 else await asyncio.gather(*reads)
+            chunks = [await reads[0]] if len(reads) == 1 else await asyncio.gather(*map(_at_once, reads))
         except BaseException as fault:
             self._chunks.abandon(claimed)
             if isinstance(fault, CenoteError):
@@ -366,6 +373,11 @@ class FastSeries(Shortcut[Asked]):
         if self._catalogue.holds(served):
             self._prepared.put(key, found)
         return found
+
+
+def _at_once[T](work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """A task that has begun: what is to be asked of a store is asked before anything else is done."""
+    return asyncio.Task(work, loop=asyncio.get_running_loop(), eager_start=True)
 
 
 def _route(asked: Asked) -> str:

@@ -29,9 +29,9 @@ MIB = 2**20
 PROGRAM = 260 * MIB
 """Resident once it has answered one request of every kind: libraries, their tables, code (measured)."""
 
-TABLES = 100 * MIB
-"""Caches of a fixed size: cells under tiles 32 and 8, places of pixels and spans of periods 16 each, colours 8,
-addresses and the like 20."""
+TABLES = 108 * MIB
+"""Caches of a fixed size: cells under tiles 32 and 8, places of pixels and spans of periods 16 each, colours 8, texts
+of values 8, addresses and the like 20."""
 
 OPENED_SHARE = 1 / 16
 """Part of the bound that opened versions may take, and so much again opened segments."""

@@ -18,7 +18,7 @@ SMALL_ITEM = 2
 """Bytes of a type of which all values have their text in a table."""
 
 _TABLES: LoadingCache[tuple[Any, ...], NDArray[np.bytes_]] = LoadingCache(8 * 2**20, lambda texts: texts.nbytes)
-"""Texts of all values, 0.6 MB for 16 bits."""
+"""Texts of all values, 0.6 MB for 16 bits, by what decides them."""
 
 MEAN_DECIMALS = 2
 """Places that a mean shows beyond the quantum of its values: many cells know more than one."""
@@ -37,16 +37,20 @@ def numbers(quantity: Quantity, stored: NDArray[Any]) -> list[Any]:
 def json_writer(quantity: Quantity) -> Callable[[NDArray[Any]], bytes]:
     """What writes a series ``(time,)`` of stored values as the JSON of its ``numbers``, null where missing.
 
-    Values of a small type are looked up in a table of texts, which takes some milliseconds to make.
+    Values of a small type are looked up in a table of texts, which takes some 40 ms to make; if it had to give way to
+    others, they are written one by one.
     """
     dtype = np.dtype(quantity.dtype)
     if dtype.kind not in "iu" or dtype.itemsize > SMALL_ITEM:
         return lambda stored: to_json(numbers(quantity, stored), inf_nan_mode="null")
     bits = np.dtype(f"u{dtype.itemsize}")
     coding = (dtype, quantity.scale_factor, quantity.add_offset, quantity.fill_value, quantity.decimals)
-    texts = _TABLES.get(coding, lambda: _texts(quantity, dtype, bits))
+    _TABLES.get(coding, lambda: _texts(quantity, dtype, bits))
 
     def write(stored: NDArray[Any]) -> bytes:
+        texts = _TABLES.use(coding)
+        if texts is None:
+            return to_json(numbers(quantity, stored), inf_nan_mode="null")
         found: bytes = texts[stored.view(bits)].tobytes()
         return b"[" + found.replace(b"\0", b"")[:-1] + b"]"
 

@@ -376,7 +376,10 @@ def chunk_width(width: int, step: Fraction) -> int:
 
 
 MOST_PIECES = 64
-"""Series chunks along a side of a shard: its index, 16 bytes for each, then has at most 64 KiB."""
+"""Series chunks along a side of a shard, where that can be: its index, 16 bytes for each, then has at most 64 KiB."""
+
+WIDEST_PIECE = 64
+"""Cells along a side of a series chunk: a place reads all of them. A prime width above has chunks of one cell."""
 
 
 def inner_chunk(chunk: int) -> int:
@@ -384,5 +387,6 @@ def inner_chunk(chunk: int) -> int:
 
     A series of one place reads all cells of its chunk, and keeps them; but each chunk has its place in an index.
     """
-    few = [cells for cells in range(1, chunk + 1) if chunk % cells == 0 and chunk // cells <= MOST_PIECES]
-    return min(few, key=lambda cells: abs(np.log(cells / 8)))
+    narrow = [cells for cells in range(1, min(chunk, WIDEST_PIECE) + 1) if chunk % cells == 0]
+    few = [cells for cells in narrow if chunk // cells <= MOST_PIECES]
+    return min(few or narrow[-1:], key=lambda cells: abs(np.log(cells / 8)))

@@ -300,8 +300,10 @@ class StoredArray:
 
     def _address(self, position: tuple[int, int, int]) -> tuple[int, int]:
         """Number of a chunk's shard, and its own in there, both in row order."""
-        (t, y, x), (_, down, across) = position, self.layout.shard_counts
+        (t, y, x), (long, down, across) = position, self.layout.shard_counts
         of_t, of_y, of_x = self.layout.inner_counts
+        if not (0 <= t < long * of_t and 0 <= y < down * of_y and 0 <= x < across * of_x):
+            raise IndexError(f"{self.prefix} has no chunk {position}")
         shard = (t // of_t * down + y // of_y) * across + x // of_x
         return shard, (t % of_t * of_y + y % of_y) * of_x + x % of_x
 

@@ -229,11 +229,16 @@ def plan(  # noqa: PLR0913 - everything that decides the work
         periods: a ``datetime=`` expression of periods to compute again; None computes those that ``current`` lacks.
         keep: whether periods of ``current`` stay; False starts a version anew with the available periods only.
 
+    A version that periods are added to keeps the length of its series blocks; one that is started anew does not.
+
     Raises:
         NothingToDo: if the current version has all periods.
         Refused: if grid, packing or step differ from those published.
     """
     if current is not None and keep:
+        if product.series_block is not None and current.product.series_block is not None:
+            # of what was declared since, the published collection keeps its own: readers go by each array
+            product = replace(product, series_block=current.product.series_block)
         _check_same_shape(product, current.product)
     base = current if keep else None
     have = set() if base is None else set(base.time.starts)

@@ -100,12 +100,34 @@ def test_windows_cut_a_rectangle_without_overlap_or_gap(height: int, width: int,
 
 
 @pytest.mark.parametrize(
-    ("chunk", "inner"), [(450, 9), (675, 15), (512, 8), (720, 12), (360, 8), (17, 17), (1, 1), (43, 43)]
+    ("chunk", "inner"),
+    [
+        (450, 9),
+        (675, 15),
+        (512, 8),
+        (720, 12),
+        (360, 8),
+        (17, 17),
+        (1, 1),
+        (43, 43),
+        (514, 2),
+        (447, 3),
+        (401, 1),
+        (500, 10),
+    ],
 )
 def test_series_chunks_divide_the_map_chunk(chunk: int, inner: int) -> None:
     assert inner_chunk(chunk) == inner
     assert chunk % inner == 0
-    assert 16 * (chunk // inner) ** 2 <= 64 * 1024
+
+
+def test_series_chunks_are_few_and_small_wherever_that_can_be() -> None:
+    for chunk in range(1, 1025):
+        inner = inner_chunk(chunk)
+        assert chunk % inner == 0
+        assert inner <= 64
+        fitting = [cells for cells in range(1, 65) if chunk % cells == 0 and chunk // cells <= 64]
+        assert chunk // inner <= 64 or not fitting
 
 
 def test_numbers_are_exact_fractions() -> None:

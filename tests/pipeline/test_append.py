@@ -113,6 +113,22 @@ def test_adding_a_month_costs_the_same_at_24_periods_and_a_series_block_later(me
     assert beside.keys() == {layout.pointer_key("synthetic"), layout.collection_key("synthetic"), layout.CATALOG_KEY}
 
 
+def test_an_append_keeps_the_blocks_of_what_is_published(memory: Store) -> None:
+    """A version that is started anew has those that are declared now."""
+    recipe = Planted(product=REGIONAL, axis=months(2))
+    render(memory, recipe)
+    longer = replace(recipe, product=replace(REGIONAL, series_block=240), axis=months(3))
+    render(memory, longer)
+    version = now(memory)
+    assert (len(version.time), version.product.series_block) == (3, 120)
+    path = layout.series_path(REGIONAL.quantities[0].name)
+    assert Dataset(memory, version).segment(version.series[-1].segment).array(path).layout.chunk[0] == 120
+    render(memory, longer, keep=False)
+    version = now(memory)
+    assert (len(version.time), version.product.series_block) == (3, 240)
+    assert Dataset(memory, version).segment(version.series[-1].segment).array(path).layout.chunk[0] == 240
+
+
 def test_an_append_holds_only_the_blocks_that_it_touches(memory: Store) -> None:
     recipe = Planted(product=PLAIN_MAPS, axis=months(130))
     render(memory, recipe)

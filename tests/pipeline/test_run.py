@@ -350,7 +350,6 @@ def test_nothing_to_do_is_said(memory: Store, recipe: Planted) -> None:
         ({"grid": replace(REGION, width=23, height=16)}, "grid 23 x 17 cells .* and this has 23 x 16 cells"),
         ({"step": "P1D"}, "step P1M and this has P1D"),
         ({"map_block": 2}, "map block 1 and this has 2"),
-        ({"series_block": 240}, "series block 120 and this has 240"),
         ({"cog_period": None}, "COG period step and this has None"),
         ({"fixed_mask": True}, "fixed mask False and this has True"),
         ({"quantities": (PACKED,)}, r"variables \['heat', 'flux'\] and this has \['heat'\]"),

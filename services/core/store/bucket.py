@@ -461,6 +461,10 @@ def _extended(seconds: float, size: int) -> float:
     return seconds if more < 1 else seconds * 2.0 ** math.ceil(math.log2(1 + more / seconds))
 
 
+ATTEMPT_SHARE = 1 / 3
+"""Of the longest wait for an answer, that of an event loop: a thread that tries again has the rest."""
+
+
 @functools.lru_cache(maxsize=16)
 def _ranges(store: Bucket) -> Ranges:
     """What reads ranges of a store for the event loops of this process."""
@@ -469,7 +473,7 @@ def _ranges(store: Bucket) -> Ranges:
         store._signed,  # noqa: SLF001 - of this module
         ca_bundle=store.settings.ca_bundle,
         connect_seconds=store.settings.connect_seconds,
-        read_seconds=store.settings.read_seconds,
+        read_seconds=store.settings.read_seconds * ATTEMPT_SHARE,
     )
 
 

@@ -212,7 +212,7 @@ class Ranges:
             raise NotAnswered("threads read for a while, after reads that failed")
         try:
             found = await self._asked(key, start, length, loop)
-        except OSError as error:
+        except (OSError, asyncio.CancelledError) as error:  # who asked may have no time left
             self._failed(key, error, loop)
             raise
         self._faults = 0
@@ -230,7 +230,7 @@ class Ranges:
             _, made = await loop.create_connection(lambda: _Connection(idle), *self._origin, ssl=self._tls)
         return await made.ask(head, start, length, self._read_seconds)
 
-    def _failed(self, key: str, error: OSError, loop: asyncio.AbstractEventLoop) -> None:
+    def _failed(self, key: str, error: BaseException, loop: asyncio.AbstractEventLoop) -> None:
         self._signed.pop(key, None)  # it may be what was refused
         for connection in list(self._idle):  # as one was forgotten, others may be
             connection.end("")

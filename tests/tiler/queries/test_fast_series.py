@@ -323,6 +323,7 @@ def test_what_surrounds_the_values_is_made_once_while_they_come(loop: Loop, monk
     inner = fast_series._around
 
     async def fetch(self: Fetching, key: str, start: int, length: int) -> bytes:
+        events.append("asked")
         await asyncio.sleep(0.05)
         events.append("fetched")
         return self.inner.get_range(key, start, length)
@@ -334,7 +335,43 @@ def test_what_surrounds_the_values_is_made_once_while_they_come(loop: Loop, monk
     monkeypatch.setattr(Fetching, "fetch", fetch)
     monkeypatch.setattr(fast_series, "_around", around)
     assert loop.client.get(f"/collections/{OTHER}").content == loop.wanted
-    assert events == ["around", "fetched", "fetched", "fetched"]
+    assert events == ["asked", "asked", "asked", "around", "fetched", "fetched", "fetched"]
+
+
+def test_nothing_is_made_for_nobody(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where another request loads a chunk, a thread waits for it; what surrounds the values it makes itself."""
+    made: list[str] = []
+    inner = fast_series._around
+
+    def around(begun: Any) -> Any:
+        made.append(threading.current_thread().name)
+        return inner(begun)
+
+    loop.store.pause = 0.3
+    monkeypatch.setattr(fast_series, "_around", around)
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(loop.client.get, [f"/collections/{OTHER}"] * 4))
+    assert [answer.content for answer in answers] == [loop.wanted] * 4
+    assert len(made) == 4
+
+
+def test_who_has_no_time_left_leaves_nothing_undone(both: Both, world: Any) -> None:
+    """The loop's read is cancelled at the time limit; threads that wait for the same chunks read them."""
+    store = Fetching(world.store)
+    settings = Settings(store=world.url, warm_share=0, request_seconds=1)
+    wanted = both.slow.get(f"/collections/{OTHER}").content
+    with TestClient(create_app(settings, store)) as client:
+        assert client.get(f"/collections/{FIRST}").status_code == 200
+        store.pause = 30
+        with ThreadPoolExecutor(4) as threads:
+            answers = list(threads.map(client.get, [f"/collections/{OTHER}"] * 4))
+        assert {answer.status_code for answer in answers} <= {200, 503}
+        assert answers[0].status_code == 503 or len({answer.status_code for answer in answers}) == 2
+        assert all(answer.content == wanted for answer in answers if answer.status_code == 200)
+        assert "cenote_requests_running 0.0" in client.get("/metrics").text
+        assert not client.app.state.cenote.chunks._loads  # type: ignore[attr-defined]  # a FastAPI app
+        store.pause = 0
+        assert client.get(f"/collections/{OTHER}").content == wanted
 
 
 def test_no_read_that_waits_is_made_on_the_event_loop(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
