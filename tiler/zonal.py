@@ -49,6 +49,9 @@ ADDED_AT_ONCE = 100_000
 WINDOW_CELLS = 1_000_000
 """Cells of full resolution whose weights are worked out, or held, at a time."""
 
+WINDOW_ROWS = 40
+"""Of which rows, where chunks are lower: to cut an outline to a window takes half a millisecond."""
+
 MOST_KEPT = 32_000_000
 """Decoded values of chunks that are kept for the next mean over the same area."""
 
@@ -296,33 +299,45 @@ def _decoded(chunks: int, chunk: Shape3, periods: int) -> int:
 def _pieces(product: Product, division: _Division, chunk: Shape3, outline: Outline) -> Iterator[_Piece]:
     """The cells at full resolution that count, chunk by chunk, with their weights."""
     grid, factor, cells = product.grid, 2**division.level, division.cells
-    longest = max(1, WINDOW_CELLS // (chunk[1] * chunk[2]))
-    for run in _adjacent(division.chunks(chunk), longest):
+    tall = max(1, WINDOW_ROWS // chunk[1])
+    longest = max(1, WINDOW_CELLS // (tall * chunk[1] * chunk[2]))
+    for members in _adjacent(division.chunks(chunk), tall, longest):
         deadline.check()
-        y, x = run[0]
-        top, left = y * chunk[1], x * chunk[2]
-        height, width = min(chunk[1], grid.height - top), min(len(run) * chunk[2], grid.width - left)
+        ys, xs = [at.y for at in members], [at.x for at in members]
+        top, left = min(ys) * chunk[1], min(xs) * chunk[2]
+        height = min((max(ys) + 1) * chunk[1], grid.height) - top
+        width = min((max(xs) + 1) * chunk[2], grid.width) - left
         window = Cells(grid=grid, row=top, height=height, column=left, width=width)
         weights = outline.covered(window) * window.row_areas[:, np.newaxis]
+        # of a sliver at the edge of a row, what the area's own cells leave out is left out here, too
+        rows = (top + np.arange(height)) // factor - cells.row
+        columns = ((left + np.arange(width)) // factor - cells.column) % cells.grid.width
+        weights *= ((rows >= 0) & (rows < cells.height))[:, np.newaxis] & (columns < cells.width)
         if division.level:
-            rows = (top + np.arange(height)) // factor - cells.row
-            columns = ((left + np.arange(width)) // factor - cells.column) % cells.grid.width
-            within = ((rows >= 0) & (rows < cells.height))[:, np.newaxis] & (columns < cells.width)
-            at = np.ix_(np.clip(rows, 0, cells.height - 1), np.clip(columns, 0, cells.width - 1))
-            weights *= within & division.edge[at]
-        for number, place in enumerate(run):
-            inside = weights[:, number * chunk[2] : (number + 1) * chunk[2]]
+            edge = np.ix_(np.clip(rows, 0, cells.height - 1), np.clip(columns, 0, cells.width - 1))
+            weights *= division.edge[edge]
+        for at in members:
+            y, x = at.y * chunk[1] - top, at.x * chunk[2] - left
+            inside = weights[y : y + chunk[1], x : x + chunk[2]]
             rows, columns = np.nonzero(inside)
             if rows.size:
-                yield _Piece(at=place, inside=rows * chunk[2] + columns, weights=inside[rows, columns])
+                yield _Piece(at=at, inside=rows * chunk[2] + columns, weights=inside[rows, columns])
 
 
-def _adjacent(rows: _Rows, longest: int) -> Iterator[list[_At]]:
-    """Chunks in runs that lie side by side in a row, ``longest`` of them at most."""
-    for y, columns in rows:
-        for run in np.split(columns, np.flatnonzero(np.diff(columns) != 1) + 1):
+def _adjacent(rows: _Rows, tall: int, longest: int) -> Iterator[list[_At]]:
+    """Chunks that lie together: in ``tall`` rows of them and ``longest`` columns at most."""
+    for _, band in itertools.groupby(rows, key=lambda row: row[0] // tall):
+        held = list(band)
+        every = np.unique(np.concatenate([columns for _, columns in held]))
+        for run in np.split(every, np.flatnonzero(np.diff(every) != 1) + 1):
             for first in range(0, run.size, longest):
-                yield [_At(y, x) for x in run[first : first + longest].tolist()]
+                part = run[first : first + longest]
+                members = [
+                    _At(y, x)
+                    for y, columns in held
+                    for x in columns[(columns >= part[0]) & (columns <= part[-1])].tolist()
+                ]
+                yield members
 
 
 # Sums

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from shapely.geometry import MultiPolygon, Polygon, box
@@ -140,6 +140,8 @@ def test_an_area_of_parts_with_holes(case: Case) -> None:
 @given(
     corners=st.lists(st.tuples(st.floats(-19, 54), st.floats(-34, 39)), min_size=3, max_size=9, unique=True),
 )
+@example(corners=[(0.0, 0.0), (0.0, 1.192092896e-07), (17.0, 6.0)])
+@example(corners=[(0.0, 0.0), (0.0, 1.192092896e-07), (17.0, 0.0)])
 def test_any_area(case: Case, corners: list[tuple[float, float]]) -> None:
     hull = Polygon(corners).convex_hull
     if isinstance(hull, Polygon) and hull.area > 1e-6:
@@ -160,7 +162,8 @@ def agree(case: Case, area: MultiPolygon) -> None:
         assert np.array_equal(np.isnan(means.value), np.isnan(wanted))
         here = ~np.isnan(wanted)
         off = np.abs(means.value - wanted)[here]
-        assert (off <= means.error[here] + 1e-9 * np.abs(wanted[here])).all()
+        # of needles a ten-millionth of a degree wide the cover is told to a hundred-millionth
+        assert (off <= means.error[here] + 1e-8 * np.abs(wanted[here])).all()
         assert (means.error[here] <= (quantity.scale_factor or 1.0)).all() or quantity.name == "plain"
         # the valid share is told to 1/255 of the cells that are valid in part
         assert means.valid == pytest.approx(weight, rel=2e-3, abs=1e-12)
