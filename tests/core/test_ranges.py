@@ -375,6 +375,25 @@ def test_addresses_are_signed_anew_in_time_and_bounded(monkeypatch: pytest.Monke
     run(reads)
 
 
+def test_who_has_no_time_left_counts_as_a_failure(caplog: pytest.LogCaptureFixture) -> None:
+    """A store that never answers is not asked for ever by requests whose time ends sooner than the wait for it."""
+    server = Server(lambda *_: None)
+
+    async def reads() -> None:
+        async with server() as found:
+            for _ in range(3):
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.05):
+                        await found.read("a/b", 5, 100)
+            with pytest.raises(NotAnswered, match="threads read"):
+                await found.read("a/b", 5, 100)
+
+    run(reads)
+    assert len(server.asked) == 3
+    (one,) = caplog.records
+    assert "nobody could wait longer" in one.getMessage()
+
+
 def test_who_stopped_waiting_is_told_nothing_when_the_time_is_over() -> None:
     faults: list[object] = []
 

@@ -1231,6 +1231,11 @@ def test_the_environment_does_not_reach_past_the_settings(minio: Server, monkeyp
     assert asyncio.run(store.fetch("a", 0, 1)) == b"1"
 
 
+def test_a_thread_that_tries_again_has_most_of_the_time() -> None:
+    settings = StoreSettings(endpoint="http://store.example:9000", region="us-east-1", allow_http=True, read_seconds=6)
+    assert bucket_module._ranges(Bucket(name="bucket", settings=settings))._read_seconds == 2
+
+
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])
 def test_behind_a_proxy_threads_read(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     settings = StoreSettings(endpoint="http://store.example:9000", region="us-east-1", allow_http=True)

@@ -238,7 +238,10 @@ class Ranges:
         if self._faults >= FAULTS_IN_A_ROW:
             self._faults, self._rests_until = 0, loop.time() + REST_SECONDS
             said = "%s: threads read for %.0f s, as the event loop failed to %d times in a row (%s)"
-            _LOG.warning(said, self._name, REST_SECONDS, FAULTS_IN_A_ROW, str(error) or type(error).__name__)
+            why = str(error) or (
+                "nobody could wait longer" if isinstance(error, asyncio.CancelledError) else "no reason"
+            )
+            _LOG.warning(said, self._name, REST_SECONDS, FAULTS_IN_A_ROW, why)
 
     def _head(self, key: str, now: float) -> bytes:
         """The beginning of a request; signed anew when half of its time is over."""
