@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from services.core.grid import Grid
 from services.products.xco2_global.declaration import global_grid
-from services.products.xco2_global.lasting import LEAST_MONTHS, Sums, lasting
+from services.products.xco2_global.lasting import Sums, lasting
 
 LATTICE = global_grid(Fraction(1))
 PLUMES = ((10.5, 20.5, 2.0), (-179.5, 40.5, 1.5), (100.5, -30.5, -1.8), (60.5, 62.5, 1.2))
@@ -55,24 +55,35 @@ def cell(longitude: float, latitude: float) -> tuple[int, int]:
 def test_sums_are_weighted_means_of_months() -> None:
     sums = Sums.nothing(LATTICE)
     latitude, longitude = np.array([20.2, 20.9, -89.9]), np.array([10.1, 10.8, 179.9])
-    values = np.arange(LEAST_MONTHS, dtype=float)
+    values = np.arange(6.0)
     for number in values:
         # two cells of one month are one, whose weight is the mean of theirs
         sums.add(LATTICE, latitude, longitude, np.array([number, number + 1, 5.0]), np.array([1.0, 1.0, 0.5 + number]))
     at = cell(10.5, 20.5)
-    assert sums.months[at] == LEAST_MONTHS
+    assert sums.months[at] == 6
     assert sums.mean[at] == pytest.approx(values.mean() + 0.5)
     assert sums.mean[cell(179.5, -89.5)] == pytest.approx(5.0)
     assert np.isnan(sums.mean).sum() == LATTICE.height * LATTICE.width - 2
     # about the mean of one place nothing varies, of the other by what numpy says
-    factor = LEAST_MONTHS * values.var() / (2 * (LEAST_MONTHS - 1))
-    assert sums.variance[at] == pytest.approx(factor / LEAST_MONTHS)
+    factor = 6 * values.var() / (2 * 5)
+    assert sums.variance[at] == pytest.approx(factor / 6)
 
 
-def test_what_was_seen_in_few_months_is_not_known() -> None:
-    sums = gathered(planted(LATTICE), LEAST_MONTHS - 1, 1, share=1.0)
-    assert np.isnan(sums.mean).all()
-    assert not lasting(sums, LATTICE).any()
+def test_what_was_seen_once_is_known_as_well_as_a_month_is() -> None:
+    """A plume must then be larger than what a month varies by."""
+    field = planted(LATTICE)
+    once = gathered(field, 1, 1, share=1.0)
+    assert once.months.max() == 1
+    assert np.nanmax(once.variance) == pytest.approx((1.5 * NOISE) ** 2), "nothing tells how months vary"
+    assert not lasting(once, LATTICE).any()
+    sums = gathered(field, 84, 2)
+    rare = cell(10.5, 20.5)
+    months = sums.months[rare]
+    for array in (sums.weight, sums.one, sums.square):
+        array[rare] *= 2 / months
+    sums.months[rare] = 2
+    assert sums.variance[rare] == pytest.approx(np.median(sums.variance[sums.months > 20]) * months / 2, rel=0.5)
+    assert 1.0 < lasting(sums, LATTICE)[rare] < 2.8
 
 
 def test_plumes_come_back_and_slopes_do_not() -> None:

@@ -162,6 +162,63 @@ def test_what_was_made_is_kept_and_a_broken_file_is_named(recipe: Xco2) -> None:
         path.write_bytes(body)
 
 
+def test_what_lasts_is_added_to_every_month(recipe: Xco2) -> None:
+    """Also to one without soundings; the months' own fields are what is left."""
+    left = LeftOver.of(recipe.source, recipe._observed, recipe.network)
+    path = left.directory / "lasting.npy"
+    body = path.read_bytes()
+    planted = np.zeros(left.lattice_lasting.shape, np.float32)
+    planted[40, 100:103] = 1.5
+    first, last = recipe.source.sounding_months[0], recipe.periods().starts[-1]
+    before = [rendered(recipe, month)["xco2"] for month in (first, last)]
+    try:
+        np.save(path, planted)
+        for month, without in zip((first, last), before, strict=True):
+            added = rendered(recipe, month)["xco2"] - without
+            np.testing.assert_allclose(added, planted, atol=0.011)  # two quanta
+    finally:
+        path.write_bytes(body)
+
+
+def test_what_lasts_is_not_told_twice(recipe: Xco2, tmp_path: Path) -> None:
+    """Of what the months' soundings leave over it is taken off."""
+    source, network, observed = recipe.source, recipe.network, Observed.of(recipe.source)
+    left = LeftOver.of(source, observed, network)
+    left_over._predict(source, observed, network, left.months, tmp_path, Here(), quiet)
+    month, found = left.months[0], []
+    for level in (0.0, 3.0):
+        np.save(tmp_path / "lasting.npy", np.full(left.lattice_lasting.shape, level, np.float32))
+        left_over._told(source, observed, network, left, tmp_path, month)
+        with np.load(tmp_path / "2019-08.npz") as held:
+            found.append(held["mean"])
+    cells = observed.cells(month)
+    at = left.lattice.shape[0] // WHOLE.height
+    drop = (found[0] - found[1])[cells.row * at, cells.column * at]
+    spread = np.load(tmp_path / left_over._SAID)[:, 1]
+    assert drop.min() > 0
+    assert np.median(drop) > 0.3 * 3.0 / np.median(spread)
+
+
+def test_what_lasts_is_made_of_all_months(recipe: Xco2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, network, observed = recipe.source, recipe.network, Observed.of(recipe.source)
+    left = LeftOver.of(source, observed, network)
+    left_over._predict(source, observed, network, left.months, tmp_path, Here(), quiet)
+    kept: list[Any] = []
+
+    def lasting(sums: Any, lattice: Any) -> Any:
+        kept.append(sums)
+        return np.eye(*lattice.shape, dtype=np.float32)
+
+    monkeypatch.setattr(left_over, "lasting", lasting)
+    assert left_over._write_lasting(source, observed, network, left, tmp_path) == 90
+    seen = np.zeros(WHOLE.shape, int)
+    for month in left.months:
+        cells = observed.cells(month)
+        np.add.at(seen, (cells.row, cells.column), 1)
+    np.testing.assert_array_equal(kept[0].months, seen)
+    assert (np.load(tmp_path / "lasting.npy") == np.eye(90, 180)).all()
+
+
 def test_another_model_is_another_field_and_one_without_a_covariance_is_refused(recipe: Xco2) -> None:
     network = recipe.network
     left = LeftOver.of(recipe.source, recipe._observed, network)
