@@ -69,6 +69,8 @@ class Sums:
             variance: of it, ppm^2, ``(cell,)``.
         """
         known = np.isfinite(value) & np.isfinite(variance)
+        if not known.any():
+            return
         row = ((float(lattice.north) - latitude[known]) / float(lattice.step_y)).astype(np.int64)
         column = ((longitude[known] - float(lattice.west)) / float(lattice.step_x)).astype(np.int64)
         place = np.clip(row, 0, lattice.height - 1) * lattice.width + column % lattice.width

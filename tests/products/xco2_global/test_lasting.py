@@ -126,4 +126,8 @@ def test_chance_alone_leaves_next_to_nothing() -> None:
 
 
 def test_nothing_at_all() -> None:
-    assert not lasting(Sums.nothing(LATTICE), LATTICE).any()
+    sums, none = Sums.nothing(LATTICE), np.zeros(0)
+    sums.add(LATTICE, none, none, none, none)
+    sums.add(LATTICE, np.array([1.0]), np.array([2.0]), np.array([np.nan]), np.array([1.0]))
+    assert not sums.months.any()
+    assert not lasting(sums, LATTICE).any()
