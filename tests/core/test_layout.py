@@ -110,7 +110,7 @@ def test_shapes_of_maps_and_series() -> None:
     grid = PRODUCT.grid
     assert layout.map_chunks(PRODUCT, grid) == ((1, 450, 450), (1, 1800, 1800))
     assert layout.map_chunks(PRODUCT, grid.level(4)) == ((1, 225, 450), (1, 225, 450))
-    assert layout.series_chunks(PRODUCT) == ((120, 15, 15), (120, 450, 450))
+    assert layout.series_chunks(PRODUCT) == ((120, 9, 9), (120, 450, 450))
     small = Grid.of(west=70, north=45, step_x="1/4", width=43, height=17)
     hourly = replace(PRODUCT, grid=small, series_block=None, map_block=720)
     assert layout.map_chunks(hourly, small) == ((720, 17, 43), (720, 17, 43))

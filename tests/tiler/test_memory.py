@@ -162,9 +162,9 @@ def free_port() -> int:
 
 def test_caches_that_leave_no_room_are_refused_with_the_numbers(tmp_path: Path) -> None:
     settings = Settings(store=str(tmp_path), memory_mb=700)
-    with pytest.raises(SettingsError, match=r"CENOTE_MEMORY_MB is 700, .*CENOTE_CACHE_MB=256 .*=64 needs 992: 424"):
+    with pytest.raises(SettingsError, match=r"CENOTE_MEMORY_MB is 700, .*CENOTE_CACHE_MB=256 .*=64 needs 1003: 432"):
         create_app(settings)
-    create_app(Settings(store=str(tmp_path), memory_mb=993))
+    create_app(Settings(store=str(tmp_path), memory_mb=1004))
     create_app(Settings(store=str(tmp_path), memory_mb=700, cache_mb=64, tile_cache_mb=16))
 
 

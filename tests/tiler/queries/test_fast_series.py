@@ -358,7 +358,7 @@ def test_nothing_is_made_for_nobody(loop: Loop, monkeypatch: pytest.MonkeyPatch)
 def test_who_has_no_time_left_leaves_nothing_undone(both: Both, world: Any) -> None:
     """The loop's read is cancelled at the time limit; threads that wait for the same chunks read them."""
     store = Fetching(world.store)
-    settings = Settings(store=world.url, warm_share=0, request_seconds=1)
+    settings = Settings(store=world.url, warm_share=0, request_seconds=3)
     wanted = both.slow.get(f"/collections/{OTHER}").content
     with TestClient(create_app(settings, store)) as client:
         assert client.get(f"/collections/{FIRST}").status_code == 200

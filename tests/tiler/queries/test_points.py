@@ -135,7 +135,7 @@ def test_each_chunk_is_read_once_however_the_places_are_mixed(world: Any) -> Non
     store = Counted(world.store)
     # nothing is kept between reads, so that reading a chunk twice shows
     app = create_app(Settings(store=world.url, cache_mb=0), store)
-    # chunks of the series are 15 x 15 cells: three of them, hit in turns
+    # chunks of the series are 9 x 9 cells: three of them, hit in turns
     places = [[x + 0.01 * n, y] for n, (x, y) in zip(range(300), itertools.cycle([(-179, 89), (-140, 80), (-179, 50)]))]
     with TestClient(app) as client:
         post(client, "xco2_test/points?parameter-name=soundings", {"coords": places})
@@ -146,7 +146,7 @@ def test_a_batch_that_takes_too_long_is_ended_and_reads_no_further(world: Any) -
     store = Counted(world.store, seconds=0.1)
     app = create_app(Settings(store=world.url, request_seconds=1, warm_share=0), store)
     # so many that the 30 maps are read, one after the other: 3 s
-    places = {"coords": [[x, y] for x in range(-179, 180, 20) for y in (80, 50, 20, -10, -40)]}
+    places = {"coords": [[x, y] for x in range(-179, 180, 8) for y in range(-80, 90, 8)]}
     with TestClient(app) as client:
         answer = client.post("/collections/xco2_test/points?parameter-name=soundings", json=places)
         assert answer.status_code == 503
