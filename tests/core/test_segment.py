@@ -163,6 +163,9 @@ def test_a_chunk_is_fetched_once_the_index_of_its_shard_is_known(*, listed: bool
         assert extent is not None
         np.testing.assert_array_equal(asyncio.run(array.fetch(extent)), array.load([position])[0])
     assert {one.name for one in store.operations} == {"get_ranges"}  # those of load
+    for outside in ((0, 0, 99), (0, 99, 0), (99, 0, 0), (0, 0, -1)):
+        with pytest.raises(IndexError, match="has no chunk"):
+            array.known_extent(outside)
 
 
 def test_a_chunk_of_missing_values_needs_no_request() -> None:

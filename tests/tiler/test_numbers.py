@@ -9,6 +9,7 @@ import pytest
 from pydantic_core import to_json
 
 from services.core.quantity import Quantity
+from tiler.loading import LoadingCache
 from tiler.numbers import json_writer, numbers
 
 
@@ -63,3 +64,18 @@ def test_quantities_of_one_coding_share_their_table() -> None:
     values = np.array([1, 2], dtype="int16")
     texts = {json_writer(quantity("int16", fill_value=-1, scale_factor=scale))(values) for scale in (0.1, 0.01, 0.1)}
     assert texts == {b"[0.1,0.2]", b"[0.01,0.02]"}
+
+
+def test_a_table_that_had_to_give_way_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who holds a writer holds no table: many quantities take no more memory than the cache has."""
+    tables = LoadingCache[Any, Any](2 * 2**20, lambda texts: texts.nbytes)
+    monkeypatch.setattr("tiler.numbers._TABLES", tables)
+    every = np.arange(-300, 300, dtype="int16")
+    many = [quantity("int16", fill_value=-1, scale_factor=0.1, add_offset=float(n)) for n in range(8)]
+    writers = [json_writer(one) for one in many]
+    assert tables.counts.entries < len(many)
+    for one, write in zip(many, writers, strict=True):
+        assert write(every) == to_json(numbers(one, every), inf_nan_mode="null")
+    kept = tables.counts.weight
+    assert kept <= 2 * 2**20
+    assert not any(isinstance(cell.cell_contents, np.ndarray) for write in writers for cell in write.__closure__ or ())
