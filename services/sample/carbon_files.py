@@ -165,6 +165,9 @@ _MORE = {
     "land_cover": f'aggregate = "classes"\nclasses = {[FOREST, GRASS, CROPS, TOWNS, ICE, BARE]}\n',
 }
 
+_AROUND = ("ndvi", "emissions", "land_fraction")
+"""Covariates whose surroundings the network gets, too, where cells are narrower than a degree: winds move the air."""
+
 
 def write_carbon(
     directory: Path,
@@ -285,13 +288,16 @@ def _settings(size: Size, grid: Grid) -> str:
         f'units = "{one.units}"\nmonthly = true\n'
         for one in _ERA5
     )
+    more = {name: _MORE.get(name, "") for name in (*_MONTHLY, *_FIXED)}
+    if grid.step_x < 1:
+        more |= {name: f"{more[name]}around = 1\n" for name in _AROUND}
     parts.extend(
         f'[[covariates]]\nname = "{name}"\nfiles = "{name}_*.tif"\nunits = "{raster.units}"\nmonthly = true\n'
-        f'time = "{name}_{{year}}-{{month}}"\n{_MORE.get(name, "")}'
+        f'time = "{name}_{{year}}-{{month}}"\n{more[name]}'
         for name, raster in _MONTHLY.items()
     )
     parts.extend(
-        f'[[covariates]]\nname = "{name}"\nfiles = "{name}.tif"\nunits = "{raster.units}"\n{_MORE.get(name, "")}'
+        f'[[covariates]]\nname = "{name}"\nfiles = "{name}.tif"\nunits = "{raster.units}"\n{more[name]}'
         for name, raster in _FIXED.items()
     )
     if size == "small":

@@ -4,7 +4,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,6 +22,39 @@ class Entry:
     peer: str
     server: Server
     requests: list[Request]
+
+    def turn(self, client: Client, turns: "Turns", number: int) -> "Taken":
+        """Answer for a while."""
+        before = self.server.cpu()
+        mine = self
+        if turns.is_fresh:
+            mine = replace(self, requests=self.requests[number * turns.limit : (number + 1) * turns.limit])
+        result = asked(client, mine, clients=turns.clients, seconds=turns.seconds, limit=turns.limit)
+        spent = self.server.cpu() - before
+        return Taken(latencies=result.latencies, wall=result.wall, received=result.received, cpu=spent)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """What came of a turn."""
+
+    latencies: list[float]
+    """Milliseconds."""
+    wall: float
+    received: int
+    cpu: float | None
+    """Seconds of the server; None where there is none to charge."""
+
+
+class Taking(Protocol):
+    """Who takes turns."""
+
+    @property
+    def peer(self) -> str:
+        """What the row is called."""
+
+    def turn(self, client: Client, turns: "Turns", number: int) -> Taken:
+        """Answer for a while."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,45 +123,33 @@ def warm(client: Client, entries: Sequence[Entry], notes: list[str]) -> list[Ent
     return good
 
 
-def interleaved(client: Client, entries: Sequence[Entry], turns: Turns, *, section: str, case: str) -> list[Row]:
+def interleaved(client: Client, entries: Sequence[Taking], turns: Turns, *, section: str, case: str) -> list[Row]:
     """Let servers answer in turn."""
-    latencies: dict[str, list[float]] = {entry.peer: [] for entry in entries}
-    cpu: dict[str, list[float]] = {entry.peer: [] for entry in entries}
-    rates: dict[str, list[float]] = {entry.peer: [] for entry in entries}
-    sizes: dict[str, float] = {}
+    taken: dict[str, list[Taken]] = {entry.peer: [] for entry in entries}
     for number in range(turns.rounds):
         if number and time.monotonic() > turns.deadline:
             break
         # another one begins each time
         turn = number % max(len(entries), 1)
         for entry in (*entries[turn:], *entries[:turn]):
-            before = entry.server.cpu()
-            mine = entry
-            if turns.is_fresh:
-                mine = replace(entry, requests=entry.requests[number * turns.limit : (number + 1) * turns.limit])
-            result = asked(client, mine, clients=turns.clients, seconds=turns.seconds, limit=turns.limit)
-            spent = entry.server.cpu() - before
-            count = len(result.latencies)
-            latencies[entry.peer] += result.latencies
-            cpu[entry.peer].append(spent * 1000 / count)
-            rates[entry.peer].append(count / result.wall)
-            sizes[entry.peer] = result.received / count
-    return [
-        timed(
-            Row(
-                section=section,
-                case=case,
-                peer=entry.peer,
-                clients=turns.clients,
-                cpu_ms=statistics.median(cpu[entry.peer]),
-                rate=statistics.median(rates[entry.peer]),
-                answers=len(latencies[entry.peer]),
-                facts={"bytes": round(sizes[entry.peer])},
-            ),
-            latencies[entry.peer],
-        )
-        for entry in entries
-    ]
+            taken[entry.peer].append(entry.turn(client, turns, number))
+    return [_row(peer, found, turns, section, case) for peer, found in taken.items()]
+
+
+def _row(peer: str, taken: Sequence[Taken], turns: Turns, section: str, case: str) -> Row:
+    cpu = [one.cpu * 1000 / len(one.latencies) for one in taken if one.cpu is not None]
+    latencies = [value for one in taken for value in one.latencies]
+    row = Row(
+        section=section,
+        case=case,
+        peer=peer,
+        clients=turns.clients,
+        cpu_ms=statistics.median(cpu) if cpu else None,
+        rate=statistics.median(len(one.latencies) / one.wall for one in taken),
+        answers=len(latencies),
+        facts={"bytes": round(taken[-1].received / len(taken[-1].latencies))},
+    )
+    return timed(row, latencies)
 
 
 def timed(row: Row, latencies: Sequence[float]) -> Row:

@@ -15,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import obstore
+from obstore.store import S3Store
 
 from tests.bench.claims import BARE_GET
 from tests.bench.data import BUCKET, SERIES, Data, bucket_of
 from tests.bench.floor import Floor
 from tests.bench.lineup import OURS, Ours, Peer, Place, TitilerCore, TitilerXarray
 from tests.bench.pictures import compare
-from tests.bench.rounds import Entry, Request, Row, Turns, asked, get, interleaved, timed, warm
+from tests.bench.rounds import Entry, Request, Row, Taken, Turns, asked, get, interleaved, timed, warm
 from tests.bench.servers import S3, Client, Failed, Proxy, Server, serving_asgi
 from tests.bench.stacks import SEED, Stack
 
@@ -53,6 +54,9 @@ AFRICA: list[tuple[float, float]] = [
 
 OF_THE_WAY = {"date", "connection"}
 """Headers that a server adds to every answer."""
+
+BARE = 150
+"""Bare GETs beside cold tiles."""
 
 SERIES_AT_ONCE = 50
 """Places of a turn."""
@@ -332,7 +336,9 @@ def cold(bench: Bench) -> None:
             ]
             able = {entry.peer for entry in warm(bench.client, first, bench.notes)}
             proxy.hold(HELD_MS)
-            bench.add([bare_get(bench, place.s3, stack, "cold", f"{stack.id} z{max(bench.zooms)}")])
+            bare = BareGets.of(bench, place, stack, BARE)
+            case = f"{stack.id} z{max(bench.zooms)}"
+            bench.add(interleaved(bench.client, [bare], Turns(seconds=60.0, rounds=1), section="cold", case=case))
             for zoom in sorted(bench.zooms, reverse=True):
                 if bench.late:
                     bench.left_out(f"cold z{zoom}")
@@ -401,12 +407,12 @@ def series(bench: Bench) -> None:
             entries = [entry for entry in entries if warm(bench.client, [replace_some(entry)], bench.notes)]
             rows = interleaved(
                 bench.client,
-                entries,
+                [*entries, BareGets.of(bench, place, stack, len(where))],
                 Turns(seconds=60.0, rounds=bench.rounds, limit=SERIES_AT_ONCE, is_fresh=True),
                 section="series",
                 case=case,
             )
-            bench.add([*rows, bare_get(bench, bench.s3, stack, "series", case)])
+            bench.add(rows)
             core = next((peer for peer in peers if isinstance(peer, TitilerCore)), None)
             if core is not None and core.name in servers:
                 bench.add([_over_cogs(bench, core, servers[core.name], place, stack, where[:3])])
@@ -456,35 +462,51 @@ def _over_cogs(
     return timed(found, totals)
 
 
-def bare_get(bench: Bench, s3: S3 | None, stack: Stack, section: str, case: str) -> Row:
+@dataclass(frozen=True, kw_only=True)
+class BareGets:
     """One GET by obstore of as many bytes as the series of a place lies in, from where its first chunk lies."""
-    assert s3 is not None
-    bucket = bucket_of(s3)
-    dataset = bench.data.dataset(stack)
-    (quantity,) = dataset.product.quantities
-    runs = list(dataset.runs(quantity, range(stack.months), "series"))
-    latencies, sizes = [], []
-    for number, spot in enumerate(places(stack, 155, "bare")):
-        row, column = dataset.product.grid.locate(*spot)
+
+    bucket: S3Store
+    ranges: Sequence[tuple[str, int, int]]
+    """Key, start and length."""
+    peer: str = BARE_GET
+
+    @classmethod
+    def of(cls, bench: Bench, place: Place, stack: Stack, count: int) -> "BareGets":
+        """Of so many places of a stack, from where peers read; what is opened once is open."""
+        assert place.s3 is not None
+        dataset = bench.data.dataset(stack)
+        (quantity,) = dataset.product.quantities
+        runs = list(dataset.runs(quantity, range(stack.months), "series"))
         _, height, width = runs[0].array.layout.chunk
-        extents = [run.array.extent((run.block, row // height, column // width)) for run in runs]
-        key, start, _ = extents[0]
-        length = sum(size for _, _, size in extents)
-        start = max(0, min(start, (bench.data.store / key).stat().st_size - length))
-        key = str((bench.data.store / key).relative_to(bench.data.folder))
-        before = time.perf_counter()
-        obstore.get_range(bucket, key, start=start, length=length)
-        if number >= 5:
+        ranges = []
+        for spot in places(stack, count, "bare"):
+            row, column = dataset.product.grid.locate(*spot)
+            extents = [run.array.extent((run.block, row // height, column // width)) for run in runs]
+            key, start, _ = extents[0]
+            length = sum(size for _, _, size in extents)
+            start = max(0, min(start, (bench.data.store / key).stat().st_size - length))
+            ranges.append((str((bench.data.store / key).relative_to(bench.data.folder)), start, length))
+        found = cls(bucket=bucket_of(place.s3), ranges=ranges)
+        for one in ranges[-5:]:
+            found.get(one)
+        return found
+
+    def get(self, one: tuple[str, int, int]) -> int:
+        """Bytes that came."""
+        key, start, length = one
+        return len(obstore.get_range(self.bucket, key, start=start, length=length))
+
+    def turn(self, client: Client, turns: Turns, number: int) -> Taken:  # noqa: ARG002 - asks the store by itself
+        """As a server's turn."""
+        first = number * turns.limit if turns.is_fresh else 0
+        latencies, received = [], 0
+        begun = time.perf_counter()
+        for one in self.ranges[first : first + turns.limit]:
+            before = time.perf_counter()
+            received += self.get(one)
             latencies.append((time.perf_counter() - before) * 1000)
-            sizes.append(length)
-    found = Row(
-        section=section,
-        case=case,
-        peer=BARE_GET,
-        answers=len(latencies),
-        facts={"bytes": round(sum(sizes) / len(sizes))},
-    )
-    return timed(found, latencies)
+        return Taken(latencies=latencies, wall=time.perf_counter() - begun, received=received, cpu=None)
 
 
 def _agree(

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from models.xco2_global.signature import MONTHS
 from services.core.grid import Grid, Window
+from services.products.xco2_global.declaration import global_grid
 from services.products.xco2_global.inputs import PLACE_AND_SEASON, CovariateSettings, Inputs
 from services.sources.field import Field
+from services.sources.resample import resampled_layers
 
 type Floats = NDArray[np.float32]
 
@@ -61,22 +63,43 @@ def series(inputs: Inputs, months: Sequence[int], window: Window, memory: Floats
 
 
 def covariate(asked: CovariateSettings, field: Field, month: int | None, grid: Grid, window: Window) -> Floats:
-    """One covariate in a month, ``(feature, y, x)``, aggregated and transformed as ``xco2.toml`` says."""
+    """One covariate in a month, ``(feature, y, x)``, aggregated and transformed as ``xco2.toml`` says.
+
+    What lies around, if it is asked for, is the second half of the features.
+    """
     return _layers(asked, field, None if month is None else (month,), grid, window)[:, 0]
 
 
 def _layers(asked: CovariateSettings, field: Field, months: Sequence[int] | None, grid: Grid, window: Window) -> Floats:
     """A covariate in some months, or one that has none, ``(feature, month or 1, y, x)``."""
+    own = _aggregated(asked, field, months, grid, window)
+    if asked.around is None:
+        return _transformed(asked, own)
+    lattice = global_grid(asked.lattice_step)
+
+    def means(part: Window) -> Floats:
+        return _aggregated(asked, field, months, lattice, part).reshape(-1, *part.shape)
+
+    around = resampled_layers(lattice, grid, window, own.shape[0] * own.shape[1], means).reshape(own.shape)
+    return _transformed(asked, np.concatenate([own, around]))
+
+
+def _aggregated(
+    asked: CovariateSettings, field: Field, months: Sequence[int] | None, grid: Grid, window: Window
+) -> Floats:
+    count = 1 if months is None else len(months)
     if asked.aggregate == "classes":
-        count = 1 if months is None else len(months)
         shape = (len(asked.classes), count, *window.shape)
         shares = field.read_layers(months, grid, window, _Shares(asked.classes), layers=len(asked.classes) * count)
         return shares.reshape(shape)
-    values = field.read_layers(months, grid, window, _Density(field.grid) if asked.aggregate == "sum" else None)
+    return field.read_layers(months, grid, window, _Density(field.grid) if asked.aggregate == "sum" else None)[None]
+
+
+def _transformed(asked: CovariateSettings, values: Floats) -> Floats:
     if asked.transform == "log1p":
         # amounts; what packing left below 0 is none
         np.log1p(np.maximum(values, 0.0, out=values), out=values)
-    return values[np.newaxis]
+    return values
 
 
 def place_and_season(months: Sequence[int], grid: Grid, window: Window) -> Floats:

@@ -38,6 +38,9 @@ MONTH = Step.parse("P1M")
 HISTORY = 11
 """Months of covariates before the one that is asked for."""
 
+AROUND = "_around"
+"""What follows a covariate's name in that of the mean of what lies around."""
+
 type Aggregate = Literal["mean", "sum", "classes"]
 
 
@@ -137,9 +140,14 @@ class CovariateSettings(Files):
 
     classes: tuple[int, ...] = ()
     transform: Literal["log1p"] | None = None
+    around: float | None = Field(default=None, gt=0)
+    """Degrees: the network gets the mean of so wide a neighbourhood besides, as ``NAME_around``. Winds move the air, so
+    that a column follows what lies around its cell, too (our choice)."""
 
     @model_validator(mode="after")
     def _holds(self) -> Self:
+        if self.around is not None and (180 / self.lattice_step).denominator != 1:
+            raise ValueError(f"{self.name}: around = {self.around:g} does not divide 180 degrees")
         if (self.aggregate == "classes") != bool(self.classes):
             raise ValueError(f"{self.name}: classes = [..] goes with aggregate = 'classes', and with nothing else")
         if len(set(self.classes)) != len(self.classes):
@@ -149,6 +157,22 @@ class CovariateSettings(Files):
     @property
     def features(self) -> dict[str, str]:
         """Names and units of what the network gets of it."""
+        own = self._own
+        return own if self.around is None else {**own, **{name + AROUND: units for name, units in own.items()}}
+
+    @property
+    def lattice_step(self) -> Fraction:
+        """Degrees of the cells whose means are what lies around.
+
+        Raises:
+            ValueError: where nothing is asked for.
+        """
+        if self.around is None:
+            raise ValueError(f"{self.name} has no around")
+        return Fraction(self.around).limit_denominator(1000)
+
+    @property
+    def _own(self) -> dict[str, str]:
         if self.aggregate == "classes":
             return {f"{self.name}_{number}": "1" for number in self.classes}
         units = f"{'' if self.units == '1' else self.units + ' '}km-2" if self.aggregate == "sum" else self.units
@@ -218,6 +242,9 @@ class Settings(Part):
             raise ValueError(f"step = {self.step!r} is no fraction of a degree") from None
         if not (Fraction(1, 200) <= step <= 10 and (180 / step).denominator == 1):
             raise ValueError(f"step = {self.step!r} does not divide 180 degrees, or is not within 1/200..10")
+        for one in self.covariates:
+            if one.around is not None and one.lattice_step <= step:
+                raise ValueError(f"{one.name}: around = {one.around:g} is no wider than a cell, of {self.step} degrees")
         return self
 
     @property

@@ -16,7 +16,7 @@ from services.core.grid import Window
 from services.pipeline.recipe import Each
 from services.products.xco2_global.background import Background, Fitted, fit
 from services.products.xco2_global.covariates import Floats, series
-from services.products.xco2_global.inputs import Inputs
+from services.products.xco2_global.inputs import AROUND, Inputs
 from services.products.xco2_global.observed import Observed
 from services.validation import folds
 
@@ -225,4 +225,7 @@ def _long_name(name: str, covariates: dict[str, Any]) -> str:
     }
     if name in told:
         return told[name]
+    own = name.removesuffix(AROUND)
+    if name not in covariates and own != name:
+        return f"{_long_name(own, covariates)}; mean of what lies around"
     return f"{name}, as xco2.toml names it" if name in covariates else f"share of the class in {name}"

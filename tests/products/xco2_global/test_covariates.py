@@ -4,11 +4,13 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 import rasterio
 import xarray as xr
 from numpy.typing import NDArray
 
 from models.xco2_global.signature import MONTHS
+from services.core.errors import InputRefused
 from services.core.grid import Window
 from services.products.xco2_global.covariates import sequences, series
 from services.products.xco2_global.inputs import SETTINGS, Inputs
@@ -75,6 +77,71 @@ def test_sums_stay_sums(opened: Inputs, written: Path, inputs: Path) -> None:
     people = np.expm1(feature(cut, "population")) * cut.settings.grid.row_areas_km2[:, None]
     assert people.shape == (60, 120)
     np.testing.assert_allclose(people.sum(), raster(written / "population.tif").sum(), rtol=3e-4)
+
+
+def with_around(inputs: Path, **degrees: float) -> Inputs:
+    """The same files, and of some covariates the mean of what lies around."""
+    toml = inputs / SETTINGS
+    text = toml.read_text()
+    for name, around in degrees.items():
+        assert f'name = "{name}"\n' in text
+        text = text.replace(f'name = "{name}"\n', f'name = "{name}"\naround = {around}\n')
+    toml.unlink()
+    toml.write_text(text)
+    return Inputs.find(inputs)
+
+
+def test_what_lies_around_as_xarray_tells_it(opened: Inputs, inputs: Path) -> None:
+    """Means by area over cells of six degrees, then between their centres; the Earth goes round."""
+    found = with_around(inputs, ndvi=6, emissions=6, land_cover=6)
+    names, grid = list(found.settings.features), opened.settings.grid
+    at = names.index("ndvi")
+    assert names[at : at + 2] == ["ndvi", "ndvi_around"]
+    own = [name for name in names if not name.endswith("_around")]
+    assert own == list(opened.settings.features)
+    areas = grid.row_areas[:, None]
+
+    def around(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        known = ~np.isnan(values)
+        with np.errstate(invalid="ignore"):
+            means = [
+                (np.where(known, values, 0) * areas).reshape(30, 3, 60, 3).sum(axis=(1, 3)),
+                (known * areas).reshape(30, 3, 60, 3).sum(axis=(1, 3)),
+            ]
+            mean = np.pad(means[0] / means[1], ((0, 0), (1, 1)), mode="wrap")
+        wide = xr.DataArray(
+            mean, dims=("y", "x"), coords={"y": np.arange(87.0, -90, -6), "x": np.arange(-183.0, 184, 6)}
+        )
+        between: NDArray[np.float64] = wide.interp(y=grid.latitudes, x=grid.longitudes).values
+        return between
+
+    for name in ("ndvi", "land_cover_1"):
+        expected = around(feature(opened, name))
+        told = ~np.isnan(expected)  # where a neighbour is missing, ours leaves its weight out
+        assert told.mean() > 0.2
+        np.testing.assert_allclose(feature(found, f"{name}_around")[told], expected[told], rtol=2e-5, atol=2e-6)
+    off_the_coasts = np.isnan(feature(found, "ndvi")) & ~np.isnan(feature(found, "ndvi_around"))
+    assert off_the_coasts.any()
+    density = around(np.expm1(feature(opened, "emissions")))
+    told = ~np.isnan(density)
+    np.testing.assert_allclose(np.expm1(feature(found, "emissions_around"))[told], density[told], rtol=2e-3, atol=1e-6)
+    for name in own:
+        np.testing.assert_array_equal(feature(found, name), feature(opened, name))
+    for window in (Window(row=3, column=0, height=4, width=5), Window(row=60, column=171, height=9, width=9)):
+        part = series(found, [MONTH], window)[:, 0, names.index("emissions_around")].reshape(window.shape)
+        np.testing.assert_array_equal(
+            part, feature(found, "emissions_around")[window.rows, window.columns].astype(np.float32)
+        )
+
+
+def test_around_must_be_wider_than_a_cell(inputs: Path, written: Path) -> None:
+    for wide, said in ((2, r"ndvi: around = 2 is no wider than a cell, of 2 degrees"), (7, r"around = 7 does not div")):
+        with pytest.raises(InputRefused, match=said):
+            with_around(inputs, ndvi=wide)
+        (inputs / SETTINGS).unlink()
+        (inputs / SETTINGS).write_text((written / SETTINGS).read_text())
+    with pytest.raises(InputRefused, match="greater than 0"):
+        with_around(inputs, ndvi=0)
 
 
 def test_classes_become_shares_by_area(opened: Inputs, written: Path, inputs: Path) -> None:
