@@ -1,38 +1,71 @@
 """What the network leaves over at a place month after month: a plume that no covariate tells of, or one told in vain.
 
 Arrays in, arrays out. Of what is left over in the cells of a lattice, month by month, the mean over the months is
-taken, and of it what stands out of its surroundings by more than ``SURE`` standard errors. Around such places it is
-told by simple kriging (``nearby``) with a variance of its own for each: the square of what stands out less that of SURE
-standard errors. So it comes to cells between that are never seen, is not drawn towards nothing where it is sure, and is
-0 elsewhere.
+taken, and plumes of one shape are sought in it: at every cell the height of one upon an even ground is fitted to what
+lies around by weighted least squares; the surest is taken off and told, and so on until none is sure (matching pursuit,
+Mallat and Zhang 1993; CLEAN, Hoegbom 1974). So a plume has its full height between ground tracks, where no sounding
+ever falls, a gradient is none, and elsewhere it is 0.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from services.core.grid import Grid
-from services.products.xco2_global.nearby import LENGTHS_KM, Covariance, Left, Values, told
-from services.validation.excess import gaussian
+from services.products.xco2_global.nearby import Values
+from services.validation.excess import NARROWEST, gaussian
+from services.validation.hotspots import arcs
 
-AROUND = 2.5
-"""Standard deviation of the Gaussian that weighs what lies around, degrees: plumes are a degree or two wide, what the
-monthly signal tells of is wider (our choice)."""
+WIDTH = 0.45
+"""Standard deviation of a plume, degrees, where the lattice is fine enough (our choice, on the sample Earth)."""
 
-SURE = 3.5
-"""Standard errors by which a cell must stand out: one in 2000 does so by chance, mostly by next to nothing. Our choice,
-on the sample Earth's study (synthetic): with 3 the error of the mean map over land grows, with 4 plumes are lower."""
+LEAST_CELLS = 0.9
+"""Standard deviation of a plume in cells of a lattice, at least: a narrower one cannot be told from noise."""
 
-SPREADS = 0.5
-"""Standard deviation of the Gaussian over which the variance of a place goes to those near it, degrees (our choice)."""
+AROUND = 4.5
+"""Widths of a plume: standard deviation of the Gaussian that weighs what lies around (our choice)."""
 
-LEAST_SIGNAL = 0.05
-"""ppm: standard deviation below which nothing is told (our choice)."""
+SURE = 3.0
+"""Standard errors of its height by which a plume must be one (our choice, on the sample Earth)."""
 
-_ALONE = Covariance(signal=[1.0] + [0.0] * (len(LENGTHS_KM) - 1), track=[0.0] * len(LENGTHS_KM), rest=0.0, alone=1.0)
-"""Of what stands out, in units of its own standard deviation: it falls to 1/e over the shortest of LENGTHS_KM."""
+LASTING = 0.2
+"""ppm: standard deviation of what is the same in all months in a cell, and no plume (our choice)."""
+
+COAST = 0.5
+"""ppm: the same where half of a cell is land: soundings see its land or its sea, month after month. Our choice; on the
+sample Earth (synthetic) means of what is seen depart there by 0.4 ppm from those of whole cells."""
+
+MONTHLY = 1.0
+"""ppm: standard deviation of what the soundings of a month have in common near a plume (our choice): of what was seen
+in few months, little is sure however many cells it was seen in."""
+
+PATCH = 2.0
+"""Widths of what they have in common."""
+
+APART = 5.0
+"""Widths between plumes that are taken off together; they are fitted each as if it were alone."""
+
+LEAST = 0.02
+"""ppm below which nothing is told."""
+
+LEAST_SEEN = 0.12
+"""Share of a plume, by its square, that must lie in cells whose means are known as well as LASTING lets them: its edge
+alone does not tell its height. With every third column seen so, it is 0.18 between them."""
+
+LEAST_FREE = 0.02
+"""Share of what tells of a plume that must be left beside the ground: with soundings on one side only, none is."""
+
+REACH = 6.0
+"""Widths from its middle where a plume ends."""
+
+NOTHING = 1e-3
+"""1/ppm^2 below which there are no soundings: what is left of far ones, and of rounding."""
+
+ROUNDS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,47 +134,86 @@ class Sums:
         return np.divide(factor, self.weight, out=np.full_like(self.one, np.nan), where=seen)
 
 
-def lasting(sums: Sums, lattice: Grid) -> NDArray[np.float32]:
-    """What lasts, ppm, ``(y, x)`` of the lattice; 0 where nothing stands out for sure."""
-    mean, variance = sums.mean, sums.variance
-    known = ~np.isnan(mean)
-    if not known.any():
-        return np.zeros(lattice.shape, np.float32)
-    weight = np.where(known, 1.0 / np.where(known, variance, 1.0), 0.0)
-    ordinary = known
-    for _ in range(2):  # once more without what stands out
-        usual = weight * ordinary
-        over = gaussian(np.nan_to_num(mean) * usual, lattice, AROUND)
-        under = gaussian(usual, lattice, AROUND)
-        out = mean - np.divide(over, under, out=np.zeros_like(over), where=under > _FAR * usual.max())
-        ordinary = known & (np.abs(np.nan_to_num(out)) <= SURE * np.sqrt(np.nan_to_num(variance)))
-    energy = np.where(known & ~ordinary, np.nan_to_num(out) ** 2 - SURE**2 * np.nan_to_num(variance), 0.0)
-    deviation = np.sqrt(_spread(energy, known, lattice))
-    asked = deviation > LEAST_SIGNAL
-    found = np.zeros(lattice.shape, np.float32)
-    given = known & asked
-    if not given.any():
-        return found
-    latitude, longitude = np.meshgrid(lattice.latitudes, lattice.longitudes, indexing="ij")
-    left = Left(
-        latitude=latitude[given],
-        longitude=longitude[given],
-        time=np.zeros(int(given.sum())),
-        value=out[given] / deviation[given],
-        noise=variance[given] / deviation[given] ** 2,
-    )
-    unit, _ = told(left, _ALONE, latitude[asked], longitude[asked])
-    found[asked] = unit * deviation[asked]
+def lasting(sums: Sums, lattice: Grid, land: Values | None = None) -> NDArray[np.float32]:
+    """What lasts.
+
+    Args:
+        sums: of all months.
+        lattice: theirs.
+        land: share of land of its cells, ``(y, x)``, 0..1, NaN where it is not known; None: coasts are as all else.
+
+    Returns:
+        ppm, ``(y, x)``; 0 where nothing is sure.
+    """
+    known = ~np.isnan(sums.mean)
+    share = np.zeros(lattice.shape) if land is None else np.clip(np.nan_to_num(land), 0.0, 1.0)
+    variance = np.where(known, sums.variance, 1.0) + LASTING**2 + COAST**2 * 4.0 * share * (1.0 - share)
+    weight = np.where(known, 1.0 / variance, 0.0)
+    values = np.nan_to_num(sums.mean)
+    width = max(WIDTH, LEAST_CELLS * max(float(lattice.step_x), float(lattice.step_y)))
+    around = AROUND * width
+
+    def moment(field: Values, *widths: float) -> Values:
+        """Of each cell: the sum over those around of weight, field and Gaussians of these widths."""
+        return _sums_around(weight * field, lattice, float(np.sum(1.0 / np.square(widths)) ** -0.5))
+
+    every = np.ones(lattice.shape)
+    ground, mixed, square = moment(every, around), moment(every, width, around), moment(every, width, width, around)
+    plain = _divided(mixed, ground, ground > NOTHING)
+    free = square - mixed * plain
+    near = moment(every, width)
+    months = _divided(moment(sums.months.astype(np.float64), width), near, near > NOTHING)
+    seen = gaussian(weight * LASTING**2, lattice, width / np.sqrt(2.0))
+    told = (seen > LEAST_SEEN) & (ground > NOTHING) & (free > LEAST_FREE * square) & (months > 0)
+    patch = PATCH * width
+    taken = _divided(moment(every, patch, width, around) - plain * moment(every, patch, around), free, told)
+    error = np.sqrt(_divided(every, free, told) + (MONTHLY * taken) ** 2 * _divided(every, months, told))
+    found = np.zeros(lattice.shape)
+    for _ in range(ROUNDS):
+        left = values - found
+        height = _divided(moment(left, width, around) - plain * moment(left, around), free, told)
+        places = list(_peaks(_divided(np.abs(height), error, told), lattice, APART * width))
+        for row, column in places:
+            _add_plume(found, lattice, row, column, height[row, column], width)
+        if not places:
+            break
+    return np.where(np.abs(found) < LEAST, 0.0, found).astype(np.float32)
+
+
+def _divided(one: Values, other: Values, where: NDArray[np.bool_]) -> Values:
+    """A quotient; 0 elsewhere."""
+    return np.divide(one, other, out=np.zeros_like(one), where=where)
+
+
+def _sums_around(field: Values, lattice: Grid, width: float) -> Values:
+    """Sums of cells weighted by exp(-d^2 / 2 width^2), d their distance in degrees of arc."""
+    cells: Values = 2 * np.pi * width**2 / (float(lattice.step_x) * float(lattice.step_y) * _narrow(lattice))
+    return gaussian(field, lattice, width) * cells[:, np.newaxis]
+
+
+def _add_plume(field: Values, lattice: Grid, row: int, column: int, height: float, width: float) -> None:
+    up = lattice.latitudes - lattice.latitudes[row]
+    right = (lattice.longitudes - lattice.longitudes[column] + 180.0) % 360.0 - 180.0
+    near = np.abs(up) < REACH * width
+    along = np.exp(-((right * _narrow(lattice)[row]) ** 2) / (2 * width**2))
+    field[near] += height * np.outer(np.exp(-(up[near] ** 2) / (2 * width**2)), along)
+
+
+def _narrow(lattice: Grid) -> Values:
+    """Degrees of arc in a degree of longitude, as ``gaussian`` takes them."""
+    found: Values = np.maximum(np.cos(np.radians(lattice.latitudes)), NARROWEST)
     return found
 
 
-_FAR = 1e-6
-"""Share of the largest weight below which nothing lies around."""
-
-
-def _spread(energy: Values, known: NDArray[np.bool_], lattice: Grid) -> Values:
-    """The energy of a place, and near it: the larger of its own and the mean of the known ones around."""
-    under = gaussian(known.astype(np.float64), lattice, SPREADS)
-    near = gaussian(energy, lattice, SPREADS) / np.maximum(under, 0.05)
-    found: Values = np.maximum(energy, np.maximum(near, 0.0))
-    return found
+def _peaks(sure: Values, lattice: Grid, apart: float) -> Iterator[tuple[int, int]]:
+    """Cells above SURE and all beside them, the surest first, no two of them nearer than ``apart`` degrees."""
+    highest = ndimage.maximum_filter(sure, size=3, mode=("nearest", "wrap"))
+    rows, columns = np.nonzero((sure == highest) & (sure > SURE))
+    order = np.argsort(-sure[rows, columns], kind="stable")
+    rows, columns = rows[order], columns[order]
+    where = np.stack([lattice.longitudes[columns], lattice.latitudes[rows]], axis=1)
+    free = np.ones(len(rows), dtype=np.bool_)
+    for number in range(len(rows)):
+        if free[number]:
+            free &= arcs(where[number : number + 1], where)[0] >= apart
+            yield int(rows[number]), int(columns[number])

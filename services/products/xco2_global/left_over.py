@@ -22,7 +22,7 @@ from services.core.errors import InputRefused, ModelRefused
 from services.core.grid import Grid, Window
 from services.pipeline.prepared import made_beside, prepared
 from services.pipeline.recipe import Each
-from services.products.xco2_global.covariates import series
+from services.products.xco2_global.covariates import covariate, series
 from services.products.xco2_global.declaration import global_grid
 from services.products.xco2_global.inputs import Inputs
 from services.products.xco2_global.lasting import Sums, lasting
@@ -39,6 +39,9 @@ FINEST = Fraction(1)
 
 FINEST_LASTING = Fraction(1, 4)
 """Degrees of the lattice that what lasts is told on, likewise: plumes are a degree or two wide (our choice)."""
+
+LAND = "land_fraction"
+"""The covariate that tells coasts, if the inputs have one of this name."""
 
 _LASTING = "lasting.npy"
 _KEYS, _SAID = "keys.npy", "said.npy"
@@ -287,9 +290,19 @@ def _write_lasting(inputs: Inputs, observed: Observed, network: Network, left: L
     for month in left.months:
         over = _residuals(inputs, observed, network, left, part, month)
         sums.add(lattice, over.latitude, over.longitude, over.value, over.spread**2 + over.error**2)
-    found = lasting(sums, lattice)
+    found = lasting(sums, lattice, _land(inputs, lattice))
     np.save(part / _LASTING, found)
     return int((found != 0).sum())
+
+
+def _land(inputs: Inputs, lattice: Grid) -> Values | None:
+    """The share of land of a lattice's cells, if it is a covariate."""
+    whole = Window(row=0, column=0, height=lattice.height, width=lattice.width)
+    for settings, field in zip(inputs.settings.covariates, inputs.covariates, strict=True):
+        if settings.name == LAND and not field.monthly and settings.aggregate == "mean" and settings.transform is None:
+            found: Values = covariate(settings, field, None, lattice, whole)[0].astype(np.float64)
+            return found
+    return None
 
 
 def _told(inputs: Inputs, observed: Observed, network: Network, left: LeftOver, part: Path, month: int) -> int:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from services.core.grid import Grid
 from services.products.xco2_global.declaration import global_grid
-from services.products.xco2_global.lasting import Sums, lasting
+from services.products.xco2_global.lasting import AROUND, LASTING, LEAST_CELLS, REACH, Sums, lasting
 
 LATTICE = global_grid(Fraction(1))
 PLUMES = ((10.5, 20.5, 2.0), (-179.5, 40.5, 1.5), (100.5, -30.5, -1.8), (60.5, 62.5, 1.2))
@@ -116,6 +116,85 @@ def test_a_plume_comes_to_cells_that_are_never_seen() -> None:
         array[blind] = 0
     found = lasting(sums, LATTICE)
     assert 0.8 < found[blind] < 2.2
+
+
+def of_means(mean: Values, variance: Values, months: int = 84) -> Sums:
+    """Sums with these means, of cells seen in so many months that vary as they are said to; NaN was never seen."""
+    seen = ~np.isnan(mean)
+    weight = np.where(seen, 1 / variance, 0.0)
+    one = weight * np.nan_to_num(mean)
+    # a month's own variance makes `variance` come out as it went in
+    square = weight * np.nan_to_num(mean) ** 2 + seen * (months - 1.0)
+    return Sums(weight=weight, one=one, square=square, months=seen * months)
+
+
+def test_a_height_is_that_of_least_squares() -> None:
+    """One plume, unlike errors, cells that are never seen: numpy fits height and ground to all cells at once."""
+    generator = np.random.default_rng(5)
+    row, column = cell(10.5, 20.5)
+    up = LATTICE.latitudes - LATTICE.latitudes[row]
+    right = (LATTICE.longitudes - LATTICE.longitudes[column]) * np.cos(np.radians(LATTICE.latitudes[row]))
+    far = np.hypot(up[:, None], right)
+    width = LEAST_CELLS
+    shape = np.exp(-(far**2) / (2 * width**2))
+    mean = 0.7 + 1.5 * shape + 0.05 * generator.standard_normal(LATTICE.shape)
+    mean[generator.random(LATTICE.shape) < 0.3] = np.nan
+    variance = generator.uniform(0.005, 0.02, LATTICE.shape)
+    sums = of_means(mean, variance)
+    np.testing.assert_allclose(sums.variance[~np.isnan(mean)], variance[~np.isnan(mean)])
+    seen = ~np.isnan(mean)
+    weight = np.exp(-(far**2) / (2 * (AROUND * width) ** 2)) / (variance + LASTING**2)
+    design = np.stack([shape[seen], np.ones(seen.sum())], axis=1) * np.sqrt(weight[seen])[:, None]
+    (height, ground), *_ = np.linalg.lstsq(design, mean[seen] * np.sqrt(weight[seen]))
+    assert (height, ground) == pytest.approx((1.5, 0.7), abs=0.1)
+    found = lasting(sums, LATTICE)
+    # distances along a parallel are taken at the middle cell's latitude here, at each cell's there
+    assert found[row, column] == pytest.approx(height, rel=0.02)
+    np.testing.assert_allclose(found, np.where(far < REACH * width, found[row, column] * shape, 0), atol=0.021)
+
+
+def test_of_few_months_little_is_sure() -> None:
+    """However many cells: they may have been seen in the same hours."""
+    y, x = LATTICE.latitudes[:, None], LATTICE.longitudes
+    mean = 1.2 * np.exp(-((x - 10.5) ** 2 + (y - 0.5) ** 2) / (2 * LEAST_CELLS**2))
+    variance = np.full(LATTICE.shape, 0.005)
+    for months, told in ((3, False), (40, True)):
+        assert (lasting(of_means(mean, variance, months), LATTICE)[cell(10.5, 0.5)] > 0.8) == told
+
+
+def test_on_coasts_more_is_needed() -> None:
+    """What would be a plume inland may be a beach: soundings see the land's part of a cell, or the sea's."""
+    y, x = LATTICE.latitudes[:, None], LATTICE.longitudes
+    middle = LATTICE.longitudes[cell(10.5, 0.5)[1]]
+    for height, told in ((0.9, False), (3.0, True)):
+        mean = height * np.exp(-((x - middle) ** 2 + (y - 0.5) ** 2) / (2 * LEAST_CELLS**2))
+        sums = of_means(mean, np.full(LATTICE.shape, 0.01))
+        land = np.where(x < middle, 1.0, 0.0) + np.zeros_like(mean)
+        assert lasting(sums, LATTICE, land)[cell(10.5, 0.5)] == pytest.approx(height, abs=0.1)
+        land[:, 185:196] = 0.5
+        land[0] = np.nan
+        assert (lasting(sums, LATTICE, land)[cell(10.5, 0.5)] > 0.5 * height) == told
+
+
+def test_what_is_seen_on_one_side_alone_does_not_go_far() -> None:
+    """Beyond the last track nothing tells a plume from a slope that goes on; its edge may not raise what is beyond."""
+    mean = np.full(LATTICE.shape, np.nan)
+    mean[60:120, 180:240] = 0.5 * np.maximum(np.arange(60) - 55, 0)
+    found = lasting(of_means(mean, np.full(LATTICE.shape, 0.01)), LATTICE)
+    assert np.abs(found[60:120, 239]).max() > 1.0
+    assert np.abs(found[:, 240:]).max() < 3.0
+    assert np.abs(found[:, 244:]).max() < 0.1
+
+
+def test_rounds_do_not_run_away() -> None:
+    """Noise far beyond what is stated, to the poles: what is taken off stays as large as what was there."""
+    generator = np.random.default_rng(6)
+    mean = 50 * generator.standard_normal(LATTICE.shape)
+    mean[generator.random(LATTICE.shape) < 0.8] = np.nan
+    found = lasting(of_means(mean, np.full(LATTICE.shape, 1e-4)), LATTICE)
+    assert 50 < np.abs(found).max() < 600
+    seen = ~np.isnan(mean)
+    assert ((mean - found)[seen] ** 2).sum() < (mean[seen] ** 2).sum()
 
 
 def test_chance_alone_leaves_next_to_nothing() -> None:

@@ -205,8 +205,8 @@ def test_what_lasts_is_made_of_all_months(recipe: Xco2, tmp_path: Path, monkeypa
     left_over._predict(source, observed, network, left.months, tmp_path, Here(), quiet)
     kept: list[Any] = []
 
-    def lasting(sums: Any, lattice: Any) -> Any:
-        kept.append(sums)
+    def lasting(sums: Any, lattice: Any, land: Any) -> Any:
+        kept.extend((sums, land))
         return np.eye(*lattice.shape, dtype=np.float32)
 
     monkeypatch.setattr(left_over, "lasting", lasting)
@@ -216,6 +216,12 @@ def test_what_lasts_is_made_of_all_months(recipe: Xco2, tmp_path: Path, monkeypa
         cells = observed.cells(month)
         np.add.at(seen, (cells.row, cells.column), 1)
     np.testing.assert_array_equal(kept[0].months, seen)
+    names = list(source.settings.features)
+    land = sequences(source, left.months[0], WHOLE)[:, -1, names.index("land_fraction")]
+    np.testing.assert_allclose(kept[1].ravel(), land, rtol=1e-6)  # cells of the lattice are those of the grid here
+    inland = replace(source, settings=source.settings.model_copy(update={"covariates": source.settings.covariates[:2]}))
+    inland = replace(inland, covariates=source.covariates[:2])
+    assert left_over._land(inland, left.lattice_lasting) is None
     assert (np.load(tmp_path / "lasting.npy") == np.eye(90, 180)).all()
 
 
