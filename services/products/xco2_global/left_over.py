@@ -37,8 +37,9 @@ type Note = Callable[[str], None]
 FINEST = Fraction(1)
 """Degrees of the lattice that the signal is told on; that of the cells where they are coarser (our choice)."""
 
-FINEST_LASTING = Fraction(1, 4)
-"""Degrees of the lattice that what lasts is told on, likewise: plumes are a degree or two wide (our choice)."""
+FINEST_LASTING = Fraction(1, 2)
+"""Degrees of the lattice that what lasts is told on, likewise. Our choice: a plume is 0.9 cells of it wide, and a swath
+sees every third column of it again and again; of a finer one it would see less."""
 
 LAND = "land_fraction"
 """The covariate that tells coasts, if the inputs have one of this name."""
