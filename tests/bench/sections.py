@@ -58,6 +58,9 @@ OF_THE_WAY = {"date", "connection"}
 BARE = 150
 """Bare GETs beside cold tiles."""
 
+FIRST = 5
+"""Bare GETs that are not counted."""
+
 SERIES_AT_ONCE = 50
 """Places of a turn."""
 
@@ -480,15 +483,15 @@ class BareGets:
         runs = list(dataset.runs(quantity, range(stack.months), "series"))
         _, height, width = runs[0].array.layout.chunk
         ranges = []
-        for spot in places(stack, count, "bare"):
+        for spot in places(stack, count + FIRST, "bare"):
             row, column = dataset.product.grid.locate(*spot)
             extents = [run.array.extent((run.block, row // height, column // width)) for run in runs]
             key, start, _ = extents[0]
             length = sum(size for _, _, size in extents)
             start = max(0, min(start, (bench.data.store / key).stat().st_size - length))
             ranges.append((str((bench.data.store / key).relative_to(bench.data.folder)), start, length))
-        found = cls(bucket=bucket_of(place.s3), ranges=ranges)
-        for one in ranges[-5:]:
+        found = cls(bucket=bucket_of(place.s3), ranges=ranges[:count])
+        for one in ranges[count:]:
             found.get(one)
         return found
 

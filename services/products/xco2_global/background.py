@@ -86,6 +86,9 @@ class Fitted(BaseModel):
     subtract_offsets: bool = False
     """Whether modes and instruments had been brought to one another in the cells."""
 
+    around: dict[str, float] = {}
+    """Degrees of the neighbourhoods whose means the network takes, by covariate."""
+
     network: str | None = None
     """sha256 of the model.onnx that departs from it; None before it is exported."""
 

@@ -65,9 +65,9 @@ def series(inputs: Inputs, months: Sequence[int], window: Window, memory: Floats
 def covariate(asked: CovariateSettings, field: Field, month: int | None, grid: Grid, window: Window) -> Floats:
     """One covariate in a month, ``(feature, y, x)``, aggregated and transformed as ``xco2.toml`` says.
 
-    What lies around, if it is asked for, is the second half of the features.
+    Of the cells alone, not of what lies around.
     """
-    return _layers(asked, field, None if month is None else (month,), grid, window)[:, 0]
+    return _transformed(asked, _aggregated(asked, field, None if month is None else (month,), grid, window))[:, 0]
 
 
 def _layers(asked: CovariateSettings, field: Field, months: Sequence[int] | None, grid: Grid, window: Window) -> Floats:

@@ -38,6 +38,9 @@ MONTH = Step.parse("P1M")
 HISTORY = 11
 """Months of covariates before the one that is asked for."""
 
+WIDEST_AROUND = 10
+"""Degrees: of a wider neighbourhood a whole turn of a fine raster would be read for every strip of cells."""
+
 AROUND = "_around"
 """What follows a covariate's name in that of the mean of what lies around."""
 
@@ -140,13 +143,13 @@ class CovariateSettings(Files):
 
     classes: tuple[int, ...] = ()
     transform: Literal["log1p"] | None = None
-    around: float | None = Field(default=None, gt=0)
+    around: float | None = Field(default=None, gt=0, le=WIDEST_AROUND, strict=True, allow_inf_nan=False)
     """Degrees: the network gets the mean of so wide a neighbourhood besides, as ``NAME_around``. Winds move the air, so
     that a column follows what lies around its cell, too (our choice)."""
 
     @model_validator(mode="after")
     def _holds(self) -> Self:
-        if self.around is not None and (180 / self.lattice_step).denominator != 1:
+        if self.around is not None and not _divides(self.around):
             raise ValueError(f"{self.name}: around = {self.around:g} does not divide 180 degrees")
         if (self.aggregate == "classes") != bool(self.classes):
             raise ValueError(f"{self.name}: classes = [..] goes with aggregate = 'classes', and with nothing else")
@@ -169,7 +172,7 @@ class CovariateSettings(Files):
         """
         if self.around is None:
             raise ValueError(f"{self.name} has no around")
-        return Fraction(self.around).limit_denominator(1000)
+        return 180 / Fraction(round(180 / self.around))
 
     @property
     def _own(self) -> dict[str, str]:
@@ -246,6 +249,11 @@ class Settings(Part):
             if one.around is not None and one.lattice_step <= step:
                 raise ValueError(f"{one.name}: around = {one.around:g} is no wider than a cell, of {self.step} degrees")
         return self
+
+    @property
+    def around(self) -> dict[str, float]:
+        """Degrees of the neighbourhoods that are asked for, by covariate."""
+        return {one.name: one.around for one in self.covariates if one.around is not None}
 
     @property
     def grid(self) -> Grid:
@@ -332,6 +340,12 @@ class Inputs:
             mauna_loa=mauna_loa,
             columns=columns,
         )
+        for one, raster in zip(settings.covariates, found.covariates, strict=True):
+            if one.around is not None and max(raster.grid.step_x, raster.grid.step_y) >= one.lattice_step:
+                raise InputRefused(
+                    f"{path}: {one.name}: around = {one.around:g} is no wider than the cells of its files, of "
+                    f"{float(max(raster.grid.step_x, raster.grid.step_y)):g} degrees"
+                )
         if not found.periods.starts:
             reach = ", ".join(f"{one.name} {_span(one.months)}" for one in found.covariates if one.monthly)
             raise InputRefused(
@@ -397,6 +411,12 @@ class Inputs:
             of_series = set(self.mauna_loa.months.tolist())
             months = [month for month in months if all(month - back in of_series for back in range(HISTORY + 1))]
         return TimeAxis(step=MONTH, starts=tuple(months))
+
+
+def _divides(degrees: float) -> bool:
+    """Whether 180 is so many times as wide, but for the digits that are left out of a fraction."""
+    times = round(180 / degrees)
+    return abs(180 / times - degrees) < 1e-6 * degrees
 
 
 def _conversion(path: Path, asked: SoundingSettings) -> Conversion | None:

@@ -38,8 +38,8 @@ SURE = 3.0
 """Standard errors of its height from which on it is told (our choice, on the sample Earth)."""
 
 HEIGHT = 1.0
-"""ppm: mean of how high plumes are. Beside a lone track a high one far off and a low one under it fit alike, and the low
-one is likelier (our choice)."""
+"""ppm: mean of how high plumes are. Beside a lone track a high one far off and a low one under it fit alike, and the
+low one is likelier (our choice)."""
 
 LASTING = 0.2
 """ppm: standard deviation of what is the same in all months in a cell, and no plume (our choice)."""
@@ -203,7 +203,7 @@ class _Shape:
         return (narrow - self.plain * _sums_around(values, self.lattice, around)) / self.free
 
     def likely(self, heights: Values) -> Values:
-        """Logarithm of the odds of plumes of these heights against none, but for a constant; -inf where none is sure."""
+        """Logarithm of the odds of these heights against none, but for a constant; -inf where none is sure."""
         sure = np.abs(heights) / self.error
         return np.where(sure > SURE, 0.5 * sure**2 - np.abs(heights) / HEIGHT, -np.inf)
 

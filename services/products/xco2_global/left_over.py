@@ -297,10 +297,11 @@ def _write_lasting(inputs: Inputs, observed: Observed, network: Network, left: L
 
 
 def _land(inputs: Inputs, lattice: Grid) -> Values | None:
-    """The share of land of a lattice's cells, if it is a covariate."""
+    """The share of land of a lattice's cells, if it is a covariate in units of 1."""
     whole = Window(row=0, column=0, height=lattice.height, width=lattice.width)
     for settings, field in zip(inputs.settings.covariates, inputs.covariates, strict=True):
-        if settings.name == LAND and not field.monthly and settings.aggregate == "mean" and settings.transform is None:
+        plain = settings.aggregate == "mean" and settings.transform is None and settings.units == "1"
+        if settings.name == LAND and plain and not field.monthly:
             found: Values = covariate(settings, field, None, lattice, whole)[0].astype(np.float64)
             return found
     return None

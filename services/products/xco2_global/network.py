@@ -1,6 +1,7 @@
 """The trained network and the background that it departs from: what ``cenote export xco2_global`` writes."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +80,11 @@ class Network:
                 f"soundings.subtract_offsets = {str(fitted.subtract_offsets).lower()}, and these inputs say "
                 f"{str(subtracted).lower()}; train one for them"
             )
+        if fitted.around != inputs.settings.around:
+            raise ModelRefused(
+                f"model {card.name} in {directory} was learned with around = {_degrees(fitted.around)}, and these "
+                f"inputs say {_degrees(inputs.settings.around)}; train one for them"
+            )
         if fitted.co2_scale != scale:
             raise ModelRefused(
                 f"model {card.name} in {directory} was learned on the scale {fitted.co2_scale}, the inputs are on "
@@ -121,3 +127,7 @@ class Network:
             return predictor.predict(sequences)
         except ModelError as error:
             raise ModelRefused(str(error)) from error
+
+
+def _degrees(around: Mapping[str, float]) -> str:
+    return ", ".join(f"{degrees:g} ({name})" for name, degrees in around.items()) or "nothing"

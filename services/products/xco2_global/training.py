@@ -80,7 +80,12 @@ def train(inputs: Path, out: Path, seed: int, note: Note, each: Each | None = No
     covariance = residuals.covariance()
     subtracted = found.settings.soundings.subtract_offsets
     told = background.fitted.model_copy(
-        update={"spread_factor": factor, "nearby": covariance, "subtract_offsets": subtracted}
+        update={
+            "spread_factor": factor,
+            "nearby": covariance,
+            "subtract_offsets": subtracted,
+            "around": found.settings.around,
+        }
     )
     (out / BACKGROUND_FILE).write_text(told.model_dump_json(indent=1) + "\n", encoding="utf-8")
     rows = _rows(table, SCORED, seed)

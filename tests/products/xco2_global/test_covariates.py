@@ -79,7 +79,7 @@ def test_sums_stay_sums(opened: Inputs, written: Path, inputs: Path) -> None:
     np.testing.assert_allclose(people.sum(), raster(written / "population.tif").sum(), rtol=3e-4)
 
 
-def with_around(inputs: Path, **degrees: float) -> Inputs:
+def with_around(inputs: Path, **degrees: float | str) -> Inputs:
     """The same files, and of some covariates the mean of what lies around."""
     toml = inputs / SETTINGS
     text = toml.read_text()
@@ -135,13 +135,31 @@ def test_what_lies_around_as_xarray_tells_it(opened: Inputs, inputs: Path) -> No
 
 
 def test_around_must_be_wider_than_a_cell(inputs: Path, written: Path) -> None:
-    for wide, said in ((2, r"ndvi: around = 2 is no wider than a cell, of 2 degrees"), (7, r"around = 7 does not div")):
+    for wide, said in (
+        ("2", r"ndvi: around = 2 is no wider than a cell, of 2 degrees"),
+        ("7", r"around = 7 does not divide 180 degrees"),
+        ("2.3", r"around = 2.3 does not divide 180 degrees"),
+        ("0.0004", r"ndvi: around = 0.0004 is no wider than a cell"),
+        ("0", r"around.*greater than 0"),
+        ("nan", "finite"),
+        ("12", "less than or equal to 10"),
+        ("true", "valid number"),
+        ('"6"', "valid number"),
+    ):
         with pytest.raises(InputRefused, match=said):
             with_around(inputs, ndvi=wide)
         (inputs / SETTINGS).unlink()
         (inputs / SETTINGS).write_text((written / SETTINGS).read_text())
-    with pytest.raises(InputRefused, match="greater than 0"):
-        with_around(inputs, ndvi=0)
+
+
+def test_around_must_be_wider_than_the_cells_of_the_files(inputs: Path) -> None:
+    """Of cells as wide as the neighbourhood it would be no mean."""
+    toml = inputs / SETTINGS
+    text = toml.read_text().replace('step = "2"', 'step = "1"')
+    toml.unlink()
+    toml.write_text(text)
+    with pytest.raises(InputRefused, match=r"ndvi: around = 2 is no wider than the cells of its files, of 2 degrees"):
+        with_around(inputs, ndvi="2")
 
 
 def test_classes_become_shares_by_area(opened: Inputs, written: Path, inputs: Path) -> None:

@@ -8,7 +8,18 @@ from numpy.typing import NDArray
 
 from services.core.grid import Grid
 from services.products.xco2_global.declaration import global_grid
-from services.products.xco2_global.lasting import AROUND, LASTING, LEAST_CELLS, REACH, Sums, lasting
+from services.products.xco2_global.lasting import (
+    AROUND,
+    LASTING,
+    LEAST_CELLS,
+    MONTHLY,
+    PATCH,
+    REACH,
+    WIDTHS,
+    Sums,
+    _Shape,
+    lasting,
+)
 
 LATTICE = global_grid(Fraction(1))
 PLUMES = ((10.5, 20.5, 2.0), (-179.5, 40.5, 1.5), (100.5, -30.5, -1.8), (60.5, 62.5, 1.2))
@@ -128,29 +139,76 @@ def of_means(mean: Values, variance: Values, months: int = 84) -> Sums:
     return Sums(weight=weight, one=one, square=square, months=seen * months)
 
 
-def test_a_height_is_that_of_least_squares() -> None:
+@pytest.mark.parametrize(("step", "latitude"), [(Fraction(1), 20.5), (Fraction(1, 2), 0.25), (Fraction(1, 2), 60.25)])
+def test_a_height_and_its_error_are_those_of_least_squares(step: Fraction, latitude: float) -> None:
     """One plume, unlike errors, cells that are never seen: numpy fits height and ground to all cells at once."""
+    lattice = global_grid(step)
     generator = np.random.default_rng(5)
-    row, column = cell(10.5, 20.5)
-    up = LATTICE.latitudes - LATTICE.latitudes[row]
-    right = (LATTICE.longitudes - LATTICE.longitudes[column]) * np.cos(np.radians(LATTICE.latitudes[row]))
+    row, column = lattice.locate(10.3, latitude)
+    width = max(WIDTHS[0], LEAST_CELLS * float(step))
+    up = lattice.latitudes - lattice.latitudes[row]
+    right = (lattice.longitudes - lattice.longitudes[column]) * np.cos(np.radians(lattice.latitudes[row]))
     far = np.hypot(up[:, None], right)
-    width = LEAST_CELLS
     shape = np.exp(-(far**2) / (2 * width**2))
-    mean = 0.7 + 1.5 * shape + 0.05 * generator.standard_normal(LATTICE.shape)
-    mean[generator.random(LATTICE.shape) < 0.3] = np.nan
-    variance = generator.uniform(0.005, 0.02, LATTICE.shape)
+    mean = 0.7 + 1.5 * shape + 0.05 * generator.standard_normal(lattice.shape)
+    mean[generator.random(lattice.shape) < 0.3] = np.nan
+    mean[row, column] = 2.2
+    variance = generator.uniform(0.005, 0.02, lattice.shape)
     sums = of_means(mean, variance)
-    np.testing.assert_allclose(sums.variance[~np.isnan(mean)], variance[~np.isnan(mean)])
     seen = ~np.isnan(mean)
-    weight = np.exp(-(far**2) / (2 * (AROUND * width) ** 2)) / (variance + LASTING**2)
-    design = np.stack([shape[seen], np.ones(seen.sum())], axis=1) * np.sqrt(weight[seen])[:, None]
-    (height, ground), *_ = np.linalg.lstsq(design, mean[seen] * np.sqrt(weight[seen]))
+    np.testing.assert_allclose(sums.variance[seen], variance[seen])
+    weight = np.where(seen, 1 / (variance + LASTING**2), 0.0)
+    near = np.exp(-(far**2) / (2 * (AROUND * width) ** 2))
+    root = np.sqrt((weight * near)[seen])
+    design = np.stack([shape[seen], np.ones(seen.sum())], axis=1) * root[:, None]
+    (height, ground), *_ = np.linalg.lstsq(design, mean[seen] * root)
     assert (height, ground) == pytest.approx((1.5, 0.7), abs=0.1)
-    found = lasting(sums, LATTICE)
-    # distances along a parallel are taken at the middle cell's latitude here, at each cell's there
-    assert found[row, column] == pytest.approx(height, rel=0.02)
-    np.testing.assert_allclose(found, np.where(far < REACH * width, found[row, column] * shape, 0), atol=0.021)
+    fitted = _Shape.of(sums, lattice, weight, width)
+    assert fitted.heights(np.nan_to_num(mean))[row, column] == pytest.approx(height, rel=1e-3)
+    # the ground's share is taken out of what tells of the height; months have in common what is twice as wide
+    wide = np.exp(-(far**2) / (2 * (PATCH * width) ** 2))
+    (taken, _), *_ = np.linalg.lstsq(design, wide[seen] * root)
+    alone = np.linalg.inv(design.T @ design)[0, 0]
+    expected = np.sqrt(alone + (MONTHLY * taken) ** 2 / 84)
+    assert fitted.error[row, column] == pytest.approx(expected, rel=1e-3)
+    if len({max(one, LEAST_CELLS * float(step)) for one in WIDTHS}) == 1:
+        found = lasting(sums, lattice)
+        np.testing.assert_allclose(found, np.where(far < REACH * width, height * shape, 0), atol=0.021)
+
+
+def test_plumes_beside_each_other_are_both_told() -> None:
+    """The second when the first is off."""
+    lattice = global_grid(Fraction(1, 2))
+    y, x = lattice.latitudes[:, None], lattice.longitudes
+    mean = sum(
+        height * np.exp(-((x - longitude) ** 2 + (y - 0.25) ** 2) / (2 * WIDTHS[0] ** 2))
+        for longitude, height in ((10.25, 2.0), (13.25, 1.2))
+    )
+    found = lasting(of_means(np.asarray(mean), np.full(lattice.shape, 0.02)), lattice)
+    assert found[lattice.locate(10.25, 0.25)] == pytest.approx(2.0, abs=0.1)
+    assert found[lattice.locate(13.25, 0.25)] == pytest.approx(1.2, abs=0.1)
+
+
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("wide", [0.45, 0.7, 1.0, 1.5])
+def test_no_width_is_told_far_too_high(wide: float, every: int) -> None:
+    """Wherever it lies between tracks; under a lone track a low one is likelier than a high one beside it."""
+    lattice = global_grid(Fraction(1, 2))
+    for shift in (0.0, 0.25, 0.5):
+        y, x = lattice.latitudes[:, None], lattice.longitudes
+        mean = 2.0 * np.exp(-((x - 10.25 - shift) ** 2 + (y - 0.25) ** 2) / (2 * wide**2))
+        mean[:, np.arange(lattice.width) % every != 0] = np.nan
+        assert lasting(of_means(mean, np.full(lattice.shape, 0.02)), lattice).max() < 1.45 * 2.0
+
+
+def test_rare_visits_do_not_tell_what_lasts() -> None:
+    """However high: it is the weather of a few days."""
+    mean = 9.0 * np.exp(-((LATTICE.longitudes - 10.5) ** 2 + (LATTICE.latitudes[:, None] - 0.5) ** 2) / 2)
+    sums = of_means(mean, np.full(LATTICE.shape, 0.01))
+    assert lasting(sums, LATTICE)[cell(10.5, 0.5)] > 8
+    for months, told in ((30, True), (8, False)):
+        sums.months[80:100, 180:200] = months
+        assert (lasting(sums, LATTICE)[cell(10.5, 0.5)] > 7) == told
 
 
 def test_of_few_months_little_is_sure() -> None:

@@ -374,6 +374,10 @@ def test_a_background_of_another_export_or_of_cells_with_other_offsets_is_refuse
         ModelRefused, match=r"learned with soundings.subtract_offsets = false, and these inputs say true"
     ):
         open_recipe(inputs, models)
+    # the features have the same names
+    (other / "background.json").write_text(json.dumps(told | {"around": {"ndvi": 6.0, "rain": 4.0}}))
+    with pytest.raises(ModelRefused, match=r"around = 6 \(ndvi\), 4 \(rain\), and these inputs say nothing"):
+        open_recipe(written, other)
 
 
 def test_a_file_has_one_name_however_its_place_is_spelled(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
