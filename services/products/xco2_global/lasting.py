@@ -69,14 +69,11 @@ LEAST_SEEN = 0.1
 """Share of a plume, by its square, that must lie in such cells: a few visits do not show what lasts, and an edge alone
 not how high it is. With every third column seen it is 0.18 midway between two of them at the least width."""
 
-LEAST_FREE = 0.02
-"""Share of what tells of a plume that must be left beside the ground: with soundings on one side only, none is."""
-
 REACH = 6.0
 """Widths from its middle where a plume ends."""
 
 NOTHING = 1e-3
-"""1/ppm^2 below which there are no soundings: what is left of far ones, and of rounding."""
+"""1/ppm^2 below which nothing is known: what is left of far soundings, and of rounding."""
 
 ROUNDS = 20
 
@@ -182,7 +179,7 @@ class _Shape:
         every = np.ones(lattice.shape)
         often = (sums.months >= max(OFTEN * sums.months.max(), 1)).astype(np.float64)
         seen = moment(often, width, width) / moment(every, width, width)
-        told = (seen > LEAST_SEEN) & (ground > NOTHING) & (free > LEAST_FREE * square) & (months > 0)
+        told = (seen > LEAST_SEEN) & (ground > NOTHING) & (free > NOTHING) & (months > 0)
         patch = PATCH * width
         taken = _divided(moment(weight, patch, width, around) - plain * moment(weight, patch, around), free, told)
         error = np.sqrt(_divided(every, free, told) + (MONTHLY * taken) ** 2 * _divided(every, months, told))

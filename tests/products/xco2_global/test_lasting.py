@@ -201,6 +201,15 @@ def test_no_width_is_told_far_too_high(wide: float, every: int) -> None:
         assert lasting(of_means(mean, np.full(lattice.shape, 0.02)), lattice).max() < 1.45 * 2.0
 
 
+def test_a_plume_without_ground_is_none() -> None:
+    """Cells that are seen alone, and their neighbours far away or nowhere: nothing tells how high they stand."""
+    for lattice in (LATTICE, global_grid(Fraction(1, 2))):
+        mean = np.full(lattice.shape, np.nan)
+        mean[20::40, 30::60] = 5.0
+        mean[20::40, 31::60] = 5.3
+        assert not lasting(of_means(mean, np.full(lattice.shape, 0.01)), lattice).any()
+
+
 def test_rare_visits_do_not_tell_what_lasts() -> None:
     """However high: it is the weather of a few days."""
     mean = 9.0 * np.exp(-((LATTICE.longitudes - 10.5) ** 2 + (LATTICE.latitudes[:, None] - 0.5) ** 2) / 2)
