@@ -143,7 +143,7 @@ class CovariateSettings(Files):
 
     classes: tuple[int, ...] = ()
     transform: Literal["log1p"] | None = None
-    around: float | None = Field(default=None, gt=0, le=WIDEST_AROUND, strict=True, allow_inf_nan=False)
+    around: float | None = Field(default=None, ge=0.001, le=WIDEST_AROUND, strict=True, allow_inf_nan=False)
     """Degrees: the network gets the mean of so wide a neighbourhood besides, as ``NAME_around``. Winds move the air, so
     that a column follows what lies around its cell, too (our choice)."""
 
