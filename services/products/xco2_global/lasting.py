@@ -65,6 +65,9 @@ LEAST = 0.02
 OFTEN = 0.25
 """Share of the months of the cell that is seen most: one that is seen so often tells what lasts (our choice)."""
 
+LEAST_MONTHS = 6
+"""Of such a cell, however few months there are: of two or three nothing is known to last (our choice)."""
+
 LEAST_SEEN = 0.1
 """Share of a plume, by its square, that must lie in such cells: a few visits do not show what lasts, and an edge alone
 not how high it is. With every third column seen it is 0.18 midway between two of them at the least width."""
@@ -177,7 +180,7 @@ class _Shape:
         near = moment(weight, width)
         months = _divided(moment(weight * sums.months, width), near, near > NOTHING)
         every = np.ones(lattice.shape)
-        often = (sums.months >= max(OFTEN * sums.months.max(), 1)).astype(np.float64)
+        often = (sums.months >= max(OFTEN * sums.months.max(), LEAST_MONTHS)).astype(np.float64)
         seen = moment(often, width, width) / moment(every, width, width)
         told = (seen > LEAST_SEEN) & (ground > NOTHING) & (free > NOTHING) & (months > 0)
         patch = PATCH * width

@@ -218,6 +218,9 @@ def test_rare_visits_do_not_tell_what_lasts() -> None:
     for months, told in ((30, True), (8, False)):
         sums.months[80:100, 180:200] = months
         assert (lasting(sums, LATTICE)[cell(10.5, 0.5)] > 7) == told
+    for months, told in ((6, True), (5, False)):  # of a short archive
+        sums.months[:] = months
+        assert (lasting(sums, LATTICE)[cell(10.5, 0.5)] > 7) == told
 
 
 def test_of_few_months_little_is_sure() -> None:
