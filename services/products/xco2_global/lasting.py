@@ -27,7 +27,6 @@ A narrow one has less of what months have in common in its error, so that one of
 times too high. To choose by the sum of squares does not, and tells plumes of the sample Earth too wide and too low.
 """
 
-
 LEAST_CELLS = 0.9
 """In cells of the lattice: least standard deviation of a plume; a narrower one cannot be told from noise."""
 
@@ -43,7 +42,6 @@ low one is likelier (our choice)."""
 
 LASTING = 0.2
 """ppm: standard deviation of what is the same in all months in a cell, and no plume (our choice)."""
-
 
 COAST = 0.5
 """ppm: the same where half of a cell is land: soundings see its land or its sea, month after month. Our choice; on the
@@ -265,7 +263,7 @@ def _add_plume(field: Values, lattice: Grid, row: int, column: int, height: floa
 
 
 def _narrow(lattice: Grid) -> Values:
-    """Degrees of arc in a degree of longitude, as ``gaussian`` takes them."""
+    """Degrees of arc in a degree of longitude, no fewer than NARROWEST."""
     found: Values = np.maximum(np.cos(np.radians(lattice.latitudes)), NARROWEST)
     return found
 
