@@ -202,9 +202,6 @@ class FastSeries(Shortcut[Asked]):
         begun = self._begin(asked, held, may_wait=False)
         if isinstance(begun, Ready):
             return begun
-        present = self._chunks.present(begun.keys)
-        if present is not None:
-            return self._end(begun, present, _around(begun))
         missing: dict[ChunkKey, tuple[StoredArray, Extent]] = {}
         there: dict[ChunkKey, NDArray[Any]] = {}
         decoded = 0
@@ -218,6 +215,8 @@ class FastSeries(Shortcut[Asked]):
             if extent is None or decoded > MOST_FETCHED or len(missing) == MOST_GETS:
                 return None
             missing[key] = array, extent
+        if not missing:
+            return self._end(begun, [there[key] for key in begun.keys], _around(begun))
 
         async def fetched() -> Ready | None:
             meanwhile: list[_Around] = []

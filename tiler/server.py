@@ -21,6 +21,7 @@ from services.core.errors import Refused
 from services.core.settings import Settings, StoreSettings
 from services.core.store import Store
 from tiler.app import create_app
+from tiler.joined import JoinedProtocol
 from tiler.memory import MIB, Shares, resident, tune_malloc
 from tiler.metrics import SHARED_FOLDER
 
@@ -234,6 +235,7 @@ def _config(settings: Settings, store: Store, workers: int) -> uvicorn.Config:
         factory=True,
         workers=workers,
         lifespan="on",
+        http=JoinedProtocol,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -38,6 +38,9 @@ TILE = 256
 LOOK_SECONDS = 30.0
 """So often new versions are looked for, for collections that nobody asks for meanwhile."""
 
+MOST_EXPECTED = 256
+"""Objects of an array that are signed ahead; where there are more, each waits for its first reader."""
+
 MOST_WAITING = 64
 """Versions that wait to be read; what is published beyond is read by its first request."""
 
@@ -221,17 +224,22 @@ def _index_steps(dataset: Dataset, run: Run, quantity: Quantity) -> Iterator[Ste
     """Blocks of which a run of periods is read, the latest first."""
     segment = dataset.segment(run.segment)
     array = segment.array(layout.series_path(quantity.name))
-    if array.indexes is not None:
-        return
     _, down, across = array.layout.shard_counts
     places = segment.places("series", run.periods.starts)
     for block in sorted({place // array.layout.chunk[0] for place in places}, reverse=True):
-        for shard in range(block * down * across, (block + 1) * down * across):
-            yield partial(_read_index, array, shard)
+        if down * across <= MOST_EXPECTED:
+            yield partial(_expect, array, block)
+        if array.indexes is None:
+            for shard in range(block * down * across, (block + 1) * down * across):
+                yield partial(_read_index, array, shard)
 
 
 def _read_chunks(array: StoredArray, positions: list[Position], cache: Kept) -> None:
     replace(array, cache=cache).chunks(positions)
+
+
+def _expect(array: StoredArray, block: int, _: Kept) -> None:
+    array.expect(block)
 
 
 def _read_index(array: StoredArray, shard: int, cache: Kept) -> None:

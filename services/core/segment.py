@@ -246,6 +246,16 @@ class StoredArray:
             return np.full(self.layout.chunk, self.layout.fill, dtype=self.dtype)
         return decode_chunk(key, await self.store.fetch(key, start, length), self.layout.chunk, self.dtype)
 
+    def expect(self, block: int) -> None:
+        """Prepare for ``fetch`` of the chunks of a block of periods, wherever they lie.
+
+        Raises:
+            StoreUnavailable: if the store cannot be asked.
+        """
+        _, down, across = self.layout.shard_counts
+        first = block // self.layout.inner_counts[0] * down * across
+        self.store.expect([self.shard_key(shard) for shard in range(first, first + down * across)])
+
     def visit(self, positions: Sequence[tuple[int, int, int]], use: Callable[[int, NDArray[Any]], None]) -> None:
         """Show chunks one by one, past the cache and in any order, and by several threads at a time.
 

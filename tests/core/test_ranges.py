@@ -4,9 +4,11 @@ import asyncio
 import shutil
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,8 +36,8 @@ class Server:
         scheme = "https" if tls else "http"
         port = server.sockets[0].getsockname()[1]
 
-        def sign(key: str, seconds: int) -> str:
-            return f"{scheme}://127.0.0.1:{port}/bucket/{key}?until={seconds}"
+        def sign(keys: Sequence[str], seconds: int) -> list[str]:
+            return [f"{scheme}://127.0.0.1:{port}/bucket/{key}?until={seconds}" for key in keys]
 
         given = {"ca_bundle": None, "connect_seconds": 2.0, "read_seconds": 2.0, **options}
         try:
@@ -355,15 +357,15 @@ def test_addresses_are_signed_anew_in_time_and_bounded(monkeypatch: pytest.Monke
         async with server() as found:
             inner = found._sign
 
-            def noted(key: str, seconds: int) -> str:
-                signed.append(key)
-                return inner(key, seconds)
+            def noted(keys: Sequence[str], seconds: int) -> Sequence[str]:
+                signed.extend(keys)
+                return inner(keys, seconds)
 
             found._sign = noted
             for key in ("a", "b", "a", "c", "a", "b"):
                 await found.read(key, 0, 1)
             assert signed == ["a", "b", "c", "b"], "the least recently used one goes"
-            found._head("b", asyncio.get_running_loop().time() + ranges.SIGNED_SECONDS / 2)
+            found._head("b", time.monotonic() + ranges.SIGNED_SECONDS / 2)
             assert signed[-2:] == ["b", "b"]
             server.reply = lambda *_: said(b"<Error/>", "403 Forbidden")
             with pytest.raises(NotAnswered):
@@ -371,6 +373,31 @@ def test_addresses_are_signed_anew_in_time_and_bounded(monkeypatch: pytest.Monke
             server.reply = right
             await found.read("b", 0, 1)
             assert signed[-3:] == ["b", "b", "b"], "what was refused is not used again"
+
+    run(reads)
+
+
+def test_what_is_expected_is_signed_before_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    signed: list[list[str]] = []
+
+    async def reads() -> None:
+        async with Server(right)() as found:
+            inner = found._sign
+
+            def noted(keys: Sequence[str], seconds: int) -> Sequence[str]:
+                signed.append(list(keys))
+                return inner(keys, seconds)
+
+            found._sign = noted
+            found.expect(["a/b", "a/c"])
+            assert await found.read("a/c", 5, 100) == BODY[5:105]
+            assert signed == [["a/b", "a/c"]], "once, and together"
+            found.expect(["a/c", "a/d"])
+            assert signed[1:] == [["a/d"]], "what is known is not signed again"
+            later = time.monotonic() + ranges.SIGNED_SECONDS / 2
+            monkeypatch.setattr(ranges, "time", SimpleNamespace(monotonic=lambda: later))
+            found.expect(["a/c"])
+            assert signed[2:] == [["a/c"]], "unless it is old"
 
     run(reads)
 

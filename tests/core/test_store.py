@@ -174,6 +174,7 @@ def test_what_is_created_is_read_back_in_every_way(store: Store, key: str) -> No
 def test_an_event_loop_fetches_from_object_storage_what_threads_read(store: Store) -> None:
     store.create("a/b", EVEN)
     assert store.fetches == store.url.startswith("s3://")
+    store.expect(["a/b", "a/c"])
     if not store.fetches:
         with pytest.raises(NotImplementedError, match="read by threads"):
             asyncio.run(store.fetch("a/b", 250, 300))

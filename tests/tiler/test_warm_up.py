@@ -255,10 +255,44 @@ def test_where_series_lie_is_read_from_the_latest_block_on_and_no_dead_one(direc
     read = []
     for _, steps in planned_indexes(dataset):
         for step in steps:
-            array, shard = step.args  # type: ignore[attr-defined]  # a partial
-            read.append((array.prefix.split("/")[2], shard))
+            array, number = step.args  # type: ignore[attr-defined]  # a partial
+            read.append((step.func.__name__, array.prefix.split("/")[2], number))  # type: ignore[attr-defined]
     latest, first = (run.segment for run in reversed(dataset.version.series))
-    assert read == [(latest, 0), (first, 1), (first, 0)]
+    assert read == [
+        (what, segment, number)
+        for segment, number in ((latest, 0), (first, 1), (first, 0))
+        for what in ("_expect", "_read_index")
+    ]
+
+
+def test_all_shards_of_a_block_are_expected_and_none_where_there_are_too_many(
+    directory: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = Grid.of(west=0, north=60, step_x="1/20", width=1200, height=1200)
+    product = a_product("wide", grid, XCO2, series_block=120)
+    values = XCO2.pack(np.full((1, 1200, 1200), 400.0))
+    publish_arrays(
+        directory, Arrays(product=product, axis=TimeAxis.regular("2000-01", "P1M", 1), values={"xco2": values})
+    )
+    dataset = Dataset(directory, current_version(directory, "wide")[1])
+    expected: list[str] = []
+    monkeypatch.setattr(type(directory), "expect", lambda _, keys: expected.extend(keys))
+
+    def carry_out() -> list[str]:
+        expected.clear()
+        for _, steps in planned_indexes(dataset):
+            for step in steps:
+                step(None)  # type: ignore[arg-type]  # indexes of so small an array lie in objects.json
+        return list(expected)
+
+    found = carry_out()
+    prefix = dataset.version.series[0].segment
+    assert len(found) > 1
+    assert sorted(found) == sorted(
+        listed.key for listed in directory.list(f"wide/segments/{prefix}/series.zarr/xco2/c/")
+    )
+    monkeypatch.setattr(warm_up, "MOST_EXPECTED", len(found) - 1)
+    assert carry_out() == []
 
 
 def test_what_does_not_fit_is_not_even_opened(store: Held) -> None:

@@ -191,12 +191,20 @@ class Bucket(Store):
             raise StoreUnavailable(f"{self} did not read {key} at the first attempt: {said}") from error
         return _whole(key, part, start, length)
 
-    def _signed(self, key: str, seconds: int) -> str:
-        """An address by which whoever has it may read an object for so long."""
+    @override
+    def expect(self, keys: Sequence[str]) -> None:
+        if keys and self.fetches:
+            try:
+                _ranges(self).expect(keys)
+            except BaseError as error:
+                raise StoreUnavailable(f"{self} signs no requests: {_Fault.of(error).said}") from error
+
+    def _signed(self, keys: Sequence[str], seconds: int) -> Sequence[str]:
+        """Addresses by which whoever has them may read some objects for so long."""
         if self.settings.access_key_id is None:
-            return f"{self.settings.endpoint}/{self.name}/{quote(self._full(key))}"
+            return [f"{self.settings.endpoint}/{self.name}/{quote(self._full(key))}" for key in keys]
         client = _client(self, self.settings.total_seconds, self.settings.read_seconds)
-        return obstore.sign(client, "GET", self._full(key), timedelta(seconds=seconds))
+        return obstore.sign(client, "GET", [self._full(key) for key in keys], timedelta(seconds=seconds))
 
     @override
     def get_suffix(self, key: str, length: int) -> bytes:

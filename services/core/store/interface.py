@@ -201,6 +201,13 @@ class Store(ABC):
         """Whether an event loop can read from it by ``fetch``, while no thread waits."""
         return False
 
+    def expect(self, keys: Sequence[str]) -> None:  # noqa: B027 - most need no preparing
+        """Prepare for ``fetch`` of some objects; they are not looked at.
+
+        Raises:
+            StoreUnavailable: if requests cannot be signed.
+        """
+
     async def fetch(self, key: str, start: int, length: int) -> bytes:
         """What ``get_range`` returns, tried once and in a time without patience. For one event loop of a process.
 

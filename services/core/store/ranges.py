@@ -7,11 +7,13 @@ Reference: RFC 9110, 14 (range requests); RFC 9112, 9.3 (connections that persis
 """
 
 import asyncio
+import contextlib
 import logging
 import re
 import ssl
+import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import NamedTuple, cast, override
@@ -27,7 +29,7 @@ MOST_IDLE = 64
 IDLE_SECONDS = 30.0
 """So long at most: what lies between may forget a silent connection and tell nobody."""
 
-MOST_SIGNED = 1024
+MOST_SIGNED = 2048
 """Objects whose signed requests are kept, 1 kB each: each shard is asked for again and again."""
 
 SIGNED_SECONDS = 3600
@@ -49,7 +51,7 @@ class _Signed(NamedTuple):
 
     head: bytes
     until: float
-    """Time of the loop."""
+    """Time of ``time.monotonic()``."""
 
 
 class _Connection(asyncio.Protocol):
@@ -166,7 +168,7 @@ class Ranges:
 
     Args:
         name: of the store, for messages.
-        sign: the address by which an object may be read for so many seconds.
+        sign: the addresses by which some objects may be read for so many seconds.
         ca_bundle: further certificates to trust.
         connect_seconds: longest wait for a connection.
         read_seconds: longest wait for an answer.
@@ -175,7 +177,7 @@ class Ranges:
     def __init__(
         self,
         name: str,
-        sign: Callable[[str, int], str],
+        sign: Callable[[Sequence[str], int], Sequence[str]],
         *,
         ca_bundle: Path | None,
         connect_seconds: float,
@@ -205,7 +207,6 @@ class Ranges:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._loop, self._idle, self._rests_until, self._faults = loop, [], 0.0, 0
-            self._signed.clear()
             self._end = _ended_with_the_loop(self._idle)
             await anext(self._end)
         if loop.time() < self._rests_until:
@@ -218,9 +219,20 @@ class Ranges:
         self._faults = 0
         return found
 
+    def expect(self, keys: Sequence[str]) -> None:
+        """Sign requests for objects that will be asked for, in a thread of the caller's.
+
+        To sign takes an event loop that has other things to do a tenth of a millisecond, and a thread that signs many
+        a tenth of that.
+        """
+        now = time.monotonic()
+        unknown = [key for key in keys if (known := self._signed.get(key)) is None or now >= known.until]
+        if unknown:
+            self._keep(unknown, now)
+
     async def _asked(self, key: str, start: int, length: int, loop: asyncio.AbstractEventLoop) -> bytes:
         now, idle = loop.time(), self._idle
-        head = self._head(key, now)
+        head = self._head(key, time.monotonic())
         while idle:
             connection = idle.pop()
             if now - connection.since < IDLE_SECONDS:
@@ -246,19 +258,26 @@ class Ranges:
     def _head(self, key: str, now: float) -> bytes:
         """The beginning of a request; signed anew when half of its time is over."""
         known = self._signed.get(key)
-        if known is not None and now < known.until:
+        if known is None or now >= known.until:
+            return self._keep([key], now)
+        with contextlib.suppress(KeyError):  # a thread that signs others may have dropped it
             self._signed.move_to_end(key)
-            return known.head
-        parts = urlsplit(self._sign(key, SIGNED_SECONDS))
-        is_tls = parts.scheme == "https"
-        if is_tls and self._tls is None:
-            self._tls = _context(self._ca_bundle)
-        self._origin = (parts.hostname or "", parts.port or (443 if is_tls else 80))
-        target = f"{parts.path}?{parts.query}" if parts.query else parts.path
-        head = f"GET {target} HTTP/1.1\r\nHost: {parts.netloc}\r\nUser-Agent: cenote\r\n".encode("ascii")
-        self._signed[key] = _Signed(head, now + SIGNED_SECONDS / 2)
-        if len(self._signed) > MOST_SIGNED:
-            self._signed.popitem(last=False)
+        return known.head
+
+    def _keep(self, keys: Sequence[str], now: float) -> bytes:
+        """Sign requests for some objects, and keep them; the beginning of the last."""
+        head = b""
+        for key, address in zip(keys, self._sign(keys, SIGNED_SECONDS), strict=True):
+            parts = urlsplit(address)
+            is_tls = parts.scheme == "https"
+            if is_tls and self._tls is None:
+                self._tls = _context(self._ca_bundle)
+            self._origin = (parts.hostname or "", parts.port or (443 if is_tls else 80))
+            target = f"{parts.path}?{parts.query}" if parts.query else parts.path
+            head = f"GET {target} HTTP/1.1\r\nHost: {parts.netloc}\r\nUser-Agent: cenote\r\n".encode("ascii")
+            self._signed[key] = _Signed(head, now + SIGNED_SECONDS / 2)
+            if len(self._signed) > MOST_SIGNED:
+                self._signed.popitem(last=False)
         return head
 
 
