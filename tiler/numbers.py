@@ -40,26 +40,46 @@ def json_writer(quantity: Quantity) -> Callable[[NDArray[Any]], bytes]:
     Values of a small type are looked up in a table of texts, which takes some 40 ms to make; if it had to give way to
     others, they are written one by one.
     """
-    dtype = np.dtype(quantity.dtype)
-    if dtype.kind not in "iu" or dtype.itemsize > SMALL_ITEM:
-        return lambda stored: to_json(numbers(quantity, stored), inf_nan_mode="null")
-    bits = np.dtype(f"u{dtype.itemsize}")
-    coding = (dtype, quantity.scale_factor, quantity.add_offset, quantity.fill_value, quantity.decimals)
-    _TABLES.get(coding, lambda: _texts(quantity, dtype, bits))
+    texts_of = _table_of(quantity)
 
     def write(stored: NDArray[Any]) -> bytes:
-        texts = _TABLES.use(coding)
+        texts = texts_of()
         if texts is None:
             return to_json(numbers(quantity, stored), inf_nan_mode="null")
-        found: bytes = texts[stored.view(bits)].tobytes()
+        found: bytes = texts[_bits(stored)].tobytes()
         return b"[" + found.replace(b"\0", b"")[:-1] + b"]"
 
     return write
 
 
-def _texts(quantity: Quantity, dtype: np.dtype[Any], bits: np.dtype[Any]) -> NDArray[np.bytes_]:
+def json_rows(quantity: Quantity, stored: NDArray[Any]) -> list[bytes]:
+    """The same of each of many series ``(place, time)``."""
+    texts = _table_of(quantity)()
+    if texts is None:
+        return [to_json(row, inf_nan_mode="null") for row in numbers(quantity, stored)]
+    count, length = stored.shape
+    ended = np.full((count, length + 1), b"\n", dtype=texts.dtype)
+    ended[:, :length] = texts[_bits(stored)]
+    return [b"[" + row[:-1] + b"]" for row in ended.tobytes().translate(None, b"\0").split(b"\n")[:-1]]
+
+
+def _table_of(quantity: Quantity) -> Callable[[], NDArray[np.bytes_] | None]:
+    """What finds the texts of all values by their bits; None where there are too many of them, or no room."""
+    dtype = np.dtype(quantity.dtype)
+    if dtype.kind not in "iu" or dtype.itemsize > SMALL_ITEM:
+        return lambda: None
+    coding = (dtype, quantity.scale_factor, quantity.add_offset, quantity.fill_value, quantity.decimals)
+    _TABLES.get(coding, lambda: _texts(quantity, dtype))
+    return lambda: _TABLES.use(coding)
+
+
+def _bits(stored: NDArray[Any]) -> NDArray[Any]:
+    return stored.view(f"u{stored.dtype.itemsize}")
+
+
+def _texts(quantity: Quantity, dtype: np.dtype[Any]) -> NDArray[np.bytes_]:
     """The JSON of each value that can be stored, with a comma, by its bits as an unsigned number."""
-    every = np.arange(2 ** (8 * bits.itemsize), dtype=bits).view(dtype)
+    every = np.arange(2 ** (8 * dtype.itemsize), dtype=f"u{dtype.itemsize}").view(dtype)
     listed: bytes = to_json(numbers(quantity, every), inf_nan_mode="null")
     return np.array([text + b"," for text in listed[1:-1].split(b",")])
 

@@ -10,7 +10,7 @@ from pydantic_core import to_json
 
 from services.core.quantity import Quantity
 from tiler.loading import LoadingCache
-from tiler.numbers import json_writer, numbers
+from tiler.numbers import json_rows, json_writer, numbers
 
 
 def quantity(dtype: str, **more: Any) -> Quantity:
@@ -57,6 +57,10 @@ def test_a_series_may_lie_across_a_chunk(one: Quantity) -> None:
     assert text == to_json(numbers(one, series.copy()), inf_nan_mode="null")
     assert json.loads(text)[4] is None
     assert json.loads(json_writer(one)(series[:1])) == json.loads(text)[:1]
+    together = chunk[3:].reshape(37, 15)[:, 4:11].T
+    assert not together.flags.contiguous
+    for places in (together, together[:1], together[:, :1]):
+        assert json_rows(one, places) == [json_writer(one)(row) for row in places]
 
 
 def test_quantities_of_one_coding_share_their_table() -> None:

@@ -74,6 +74,19 @@ def fetch(url: str) -> tuple[int, bytes]:
         return answer.status, answer.read()
 
 
+def test_garbage_is_not_sought_in_what_lives_as_long_as_the_process(published: str) -> None:
+    code = (
+        "import gc, sys; from services.core.settings import Settings, StoreSettings; from services.core.store import "
+        "Store; from tiler.server import application; "
+        "app = application(Settings(store=sys.argv[1]), Store.open(sys.argv[1], StoreSettings())); "
+        "print(len(gc.get_objects()), gc.get_freeze_count())"
+    )
+    said = subprocess.run([sys.executable, "-c", code, published], check=True, capture_output=True, text=True).stdout
+    left, frozen = map(int, said.split())
+    assert frozen > 100_000
+    assert left < frozen / 20
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_it_serves_and_ends_gently(tmp_path: Path, published: str, workers: int) -> None:

@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from services.core.settings import Settings
 from services.core.store.interface import Observed, Operation
+from tiler import points
 from tiler.app import create_app
 
 pytestmark = pytest.mark.slow  # as a whole
@@ -76,6 +77,20 @@ def test_ids_of_features_come_back(world: Any) -> None:
     assert [one["id"] for one in found] == ["site A", 7, 2]
     coverages = post(world.client, f"{url}covjson", body).json()["coverages"]
     assert [one.get("id") for one in coverages] == ["site A", "7", None]
+
+
+def test_no_id_is_taken_for_values(world: Any) -> None:
+    hole = repr(points._HOLE)
+    named = [hole, f'":{hole}', f'xco2":{hole}', f'\\":{hole}', f'\\\\":{hole}', f'{{"xco2":{hole}}}']
+    features = [
+        {"type": "Feature", "id": one, "properties": {}, "geometry": {"type": "Point", "coordinates": list(place)}}
+        for place, one in zip(PLACES, named, strict=False)
+    ]
+    body = {"type": "FeatureCollection", "features": features}
+    found = post(world.client, "xco2_test/points", body).json()["points"]
+    assert [one["id"] for one in found] == named
+    alone = post(world.client, "xco2_test/points", {"coords": PLACES[: len(named)]}).json()["points"]
+    assert [one["values"] for one in found] == [one["values"] for one in alone]
 
 
 def test_a_batch_in_csv_numbers_the_places(world: Any) -> None:
