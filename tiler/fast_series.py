@@ -70,13 +70,18 @@ LONGEST_HOST = 255
 """Characters of a host that is looked at (RFC 1035, 2.3.4)."""
 
 PARSED = 512
-"""Addresses that are kept parsed."""
+"""Addresses that are kept parsed, but for the place."""
 
 _PATH = re.compile(
     r"/collections/(?P<collection>[a-z0-9][a-z0-9_-]{0,127})(?:/instances/(?P<version>[0-9a-f]{1,64}))?/position"
 )
 _NUMBER = r"-?[0-9]{1,3}(?:\.[0-9]{1,20})?"
+_COORDS = b"coords="
 _POINT = re.compile(rf"POINT ?\( ?({_NUMBER}) ({_NUMBER}) ?\)", re.IGNORECASE)
+
+
+type Items = tuple[tuple[str, str], ...]
+"""Parameters of a query, in its order."""
 
 
 class Asked(NamedTuple):
@@ -90,7 +95,7 @@ class Asked(NamedTuple):
     names: str | None
     interval: str | None
     f: str | None
-    query: tuple[tuple[str, str], ...]
+    query: Items
     path: str
     """Without the version."""
 
@@ -436,44 +441,64 @@ def _base_of(scheme: str, host: bytes, server: tuple[Any, ...], root: str) -> st
     return str(Request(scope).base_url)
 
 
-@lru_cache(maxsize=PARSED)
 def parsed_of(path: str, text: bytes) -> Asked | None:
     """The series that an address asks for; None if it asks for something else, or in a way that the routes must judge.
+
+    All but the place is looked up: a map asks for one place after the other.
 
     Args:
         path: without what it begins with behind a proxy.
         text: the query.
     """
-    match = _PATH.fullmatch(path)
-    if match is None:
+    first = 0 if text.startswith(_COORDS) else text.find(b"&" + _COORDS) + 1
+    if first == 0 and not text.startswith(_COORDS):
         return None
-    items = _items(text.decode("latin-1"))
-    given = dict(items)
-    point = _POINT.fullmatch(given.pop("coords", ""))
-    if point is None or len(given) + 1 != len(items) or not all(given.values()):
+    end = text.find(b"&", first)
+    known = _but_the_place(path, text[:first], text[end:] if end >= 0 else b"")
+    if known is None:
         return None
-    interval, names, f = (given.pop(name, None) for name in ("datetime", "parameter-name", "f"))
-    if given:
+    ((_, coords),) = _items(text[first : end if end >= 0 else None].decode("latin-1"))
+    point = _POINT.fullmatch(coords)
+    if point is None:
         return None
     try:
         place = check_place(float(point[1]), float(point[2]))
     except QueryError:  # the routes tell what is wrong with it
         return None
-    return Asked(
+    asked, before, after = known
+    return asked._replace(place=place, query=(*before, ("coords", coords), *after))
+
+
+@lru_cache(maxsize=PARSED)
+def _but_the_place(path: str, before: bytes, after: bytes) -> tuple[Asked, Items, Items] | None:
+    """What an address asks for at any place, and the parameters before and behind the place."""
+    match = _PATH.fullmatch(path)
+    if match is None:
+        return None
+    parts = _items(before.decode("latin-1")), _items(after.decode("latin-1"))
+    items = parts[0] + parts[1]
+    given = dict(items)
+    if len(given) != len(items) or not all(given.values()):
+        return None
+    interval, names, f = (given.pop(name, None) for name in ("datetime", "parameter-name", "f"))
+    if given:
+        return None
+    asked = Asked(
         collection=match["collection"],
         version=match["version"],
-        place=place,
+        place=(0.0, 0.0),
         names=names,
         interval=interval,
         f=f,
-        query=items,
+        query=(),
         path="",
         accept="",
         base="",
     )
+    return asked, *parts
 
 
-def _items(text: str) -> tuple[tuple[str, str], ...]:
+def _items(text: str) -> Items:
     """The parameters of a query, as the routes read them; ``parse_qsl`` takes three times as long."""
-    named = (part.replace("+", " ").partition("=") for part in text.split("&") if part)
+    named = (part.replace("+", " ").replace("%20", " ").partition("=") for part in text.split("&") if part)
     return tuple((unquote(name), unquote(value)) for name, _, value in named)

@@ -64,7 +64,7 @@ FIRST = 5
 SERIES_AT_ONCE = 10
 """Places of a turn: few, as a slow moment of a shared machine is to hit all."""
 
-SERIES_ROUNDS = 5
+SERIES_ROUNDS = 10
 """Turns of each for one round of other sections."""
 
 ZONAL_MONTHS = 36

@@ -18,7 +18,7 @@ from services.core.settings import Settings
 from services.core.store import Observed, Operation, Store
 from tiler import fast_series
 from tiler.app import THREADS, create_app
-from tiler.fast_series import FastSeries, _base_of, _items, parsed_of
+from tiler.fast_series import FastSeries, _base_of, _but_the_place, _items, parsed_of
 
 FIRST = "xco2_test/position?coords=POINT(10 20)"
 
@@ -411,10 +411,18 @@ def test_what_takes_long_to_decode_is_left_to_threads(loop: Loop, monkeypatch: p
 
 
 def test_addresses_are_parsed_once() -> None:
-    parsed_of.cache_clear()
-    for _ in range(3):
-        assert parsed_of("/collections/a/position", b"coords=POINT(1%202)") is not None
-    assert parsed_of.cache_info().misses == 1
+    _but_the_place.cache_clear()
+    for longitude in (1, 1, 3):
+        text = f"f=CSV&coords=POINT({longitude}%202)&datetime=2020".encode()
+        found = parsed_of("/collections/a/position", text)
+        assert found is not None
+        assert found.place == (longitude, 2)
+        assert found.query == (("f", "CSV"), ("coords", f"POINT({longitude} 2)"), ("datetime", "2020"))
+        assert (found.collection, found.f, found.interval) == ("a", "CSV", "2020")
+    assert _but_the_place.cache_info().misses == 1
+    place = b"coords=POINT(1%202)"
+    for judged in (b"x" + place, place + b"&" + place, b"coords=", b"f=CSV", b"coords"):
+        assert parsed_of("/collections/a/position", judged) is None
 
 
 @pytest.mark.parametrize(
