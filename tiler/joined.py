@@ -40,21 +40,22 @@ class Joined:
             self._transport.write(head)
         elif data.startswith(_HEAD):  # a body that begins like this is sent a turn later
             self._head = data
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
             return
         self._transport.write(data)
 
     def close(self) -> None:
         """Close it when all is sent."""
-        self._flush()
+        self.flush()
         self._transport.close()
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Hand it over."""
-        self._flush()
+        self.flush()
         self._transport.set_protocol(protocol)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what is kept."""
         head, self._head = self._head, b""
         if head:
             self._transport.write(head)
@@ -63,6 +64,15 @@ class Joined:
 class JoinedProtocol(HttpToolsProtocol):
     """uvicorn's protocol over such transports."""
 
+    _joined: Joined
+
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(Joined(transport))  # type: ignore[arg-type]
+        self._joined = Joined(transport)
+        super().connection_made(self._joined)  # type: ignore[arg-type]
+
+    @override
+    def eof_received(self) -> None:
+        # a client that has asked all may have closed its half, and the loop then closes the other
+        self._joined.flush()
+        super().eof_received()

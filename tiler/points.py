@@ -128,12 +128,13 @@ def plain_json(found: Points, ids: list[str | int | None]) -> bytes:
             FOREIGN: source.metadata(),
         }
     )
-    # behind the end of a name: in texts, which may come from outside, quotes are escaped
-    pieces = iter(re.split(rb'(?<!\\)":' + re.escape(encode(_HOLE)), around))
-    parts = [next(pieces)]
-    for place in zip(*rows, strict=True):
-        for row in place:
-            parts += b'":', row, next(pieces)
+    # with a whole name before it: in texts, which may come from outside, the quote behind a name is escaped
+    names = b"|".join(quantity.name.encode() for quantity in source.quantities)
+    pieces = re.split(rb'("(?:' + names + rb')":)' + re.escape(encode(_HOLE)), around)
+    parts = [pieces[0]]
+    every = (row for place in zip(*rows, strict=True) for row in place)
+    for row, name, behind in zip(every, pieces[1::2], pieces[2::2], strict=True):
+        parts += name, row, behind
     return b"".join(parts)
 
 

@@ -94,7 +94,7 @@ def application(settings: Settings, store: Store) -> FastAPI:
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     tune_malloc()
     app = create_app(settings, store)
-    # what was imported lives as long as the process: to walk through it takes 0.2 s now and then, of all requests
+    # what was imported lives as long as the process; to look through it now and then holds up all requests for 0.2 s
     gc.collect()
     gc.freeze()
     return app

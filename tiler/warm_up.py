@@ -1,7 +1,7 @@
 """What the first visitor needs, read before he comes.
 
 Segments, the coarse levels of the latest period, and where series lie: the indexes of their shards, without which the
-first series of each shard waits for two reads, one after the other.
+first series of each shard waits for two reads, one after the other. Requests for these shards are signed, too.
 """
 
 import itertools
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from services.core import layout
 from services.core.catalog import Run
 from services.core.dataset import Dataset
-from services.core.errors import CenoteError
+from services.core.errors import CenoteError, StoreUnavailable
 from services.core.grid import CIRCLE, Grid
 from services.core.quantity import Quantity
 from services.core.segment import ChunkKey, StoredArray
@@ -39,7 +39,7 @@ LOOK_SECONDS = 30.0
 """So often new versions are looked for, for collections that nobody asks for meanwhile."""
 
 MOST_EXPECTED = 256
-"""Objects of an array that are signed ahead; where there are more, each waits for its first reader."""
+"""Shards of a block of periods for which requests are signed ahead; where there are more, their first readers sign."""
 
 MOST_WAITING = 64
 """Versions that wait to be read; what is published beyond is read by its first request."""
@@ -168,7 +168,7 @@ class WarmUp:
                 step(self._chunks)
                 read += 1
         took = time.perf_counter() - began
-        logger.info("%s %s: %d shards read ahead in %.2f s", name, dataset.version.id, read, took)
+        logger.info("%s %s: read ahead in %d steps, %.2f s", name, dataset.version.id, read, took)
 
     def _go_on(self, name: str) -> None:
         if self._closed or name in self._waiting:
@@ -239,7 +239,10 @@ def _read_chunks(array: StoredArray, positions: list[Position], cache: Kept) -> 
 
 
 def _expect(array: StoredArray, block: int, _: Kept) -> None:
-    array.expect(block)
+    try:
+        array.expect(block)
+    except StoreUnavailable as error:  # who reads meets it too, and the indexes are wanted all the same
+        logger.info("not signed ahead: %s", error)
 
 
 def _read_index(array: StoredArray, shard: int, cache: Kept) -> None:

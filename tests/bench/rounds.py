@@ -11,6 +11,9 @@ import numpy as np
 from tests.bench.client import Job, Result
 from tests.bench.servers import Client, Failed, Server
 
+COARSE = 0.1
+"""Seconds of CPU of a turn below which all turns are taken together: a system counts in hundredths."""
+
 type Request = tuple[str, str, str]
 """Method, target and body."""
 
@@ -137,7 +140,10 @@ def interleaved(client: Client, entries: Sequence[Taking], turns: Turns, *, sect
 
 
 def _row(peer: str, taken: Sequence[Taken], turns: Turns, section: str, case: str) -> Row:
-    cpu = [one.cpu * 1000 / len(one.latencies) for one in taken if one.cpu is not None]
+    charged = [one for one in taken if one.cpu is not None]
+    cpu = [(one.cpu or 0.0) * 1000 / len(one.latencies) for one in charged]
+    if charged and statistics.median(one.cpu or 0.0 for one in charged) < COARSE:
+        cpu = [sum(one.cpu or 0.0 for one in charged) * 1000 / sum(len(one.latencies) for one in charged)]
     latencies = [value for one in taken for value in one.latencies]
     row = Row(
         section=section,

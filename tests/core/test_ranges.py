@@ -394,10 +394,14 @@ def test_what_is_expected_is_signed_before_it_is_asked_for(monkeypatch: pytest.M
             assert signed == [["a/b", "a/c"]], "once, and together"
             found.expect(["a/c", "a/d"])
             assert signed[1:] == [["a/d"]], "what is known is not signed again"
+            monkeypatch.setattr(ranges, "MOST_SIGNED", 5)
+            found.expect([f"a/{letter}" for letter in "efghi"])
+            assert signed[2:] == [["a/e", "a/f"]], "nothing that is known has to go"
             later = time.monotonic() + ranges.SIGNED_SECONDS / 2
             monkeypatch.setattr(ranges, "time", SimpleNamespace(monotonic=lambda: later))
             found.expect(["a/c"])
-            assert signed[2:] == [["a/c"]], "unless it is old"
+            assert signed[3:] == [["a/c"]], "unless it is old"
+            assert list(found._signed) == ["a/c"], "and what is old makes room"
 
     run(reads)
 

@@ -3,11 +3,14 @@
 import asyncio
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
 from tests.tiler.test_server import published, running
-from tiler.joined import MOST_JOINED, Joined
+from tiler.joined import MOST_JOINED, Joined, JoinedProtocol
 
 __all__ = ["published"]
 
@@ -68,6 +71,30 @@ def test_no_head_is_lost_where_nothing_follows() -> None:
         return under.done
 
     assert asyncio.run(end()) == [HEAD, "handed over", HEAD, "closed"]
+
+
+def test_a_client_that_closes_its_half_has_its_head() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+        await send({"type": "http.response.body", "body": b"body"})
+
+    async def ask() -> list[bytes]:
+        config = uvicorn.Config(app, http=JoinedProtocol, lifespan="off", log_config=None)
+        config.load()
+        state = ServerState()
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: JoinedProtocol(config, state, {}), "127.0.0.1", 0)
+        answers = []
+        for _ in range(20):
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")
+            writer.write_eof()
+            answers.append(await reader.read())
+            writer.close()
+        server.close()
+        return answers
+
+    assert all(answer.startswith(b"HTTP/1.1 200") for answer in asyncio.run(ask()))
 
 
 @pytest.mark.slow

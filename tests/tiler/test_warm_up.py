@@ -293,6 +293,13 @@ def test_all_shards_of_a_block_are_expected_and_none_where_there_are_too_many(
     )
     monkeypatch.setattr(warm_up, "MOST_EXPECTED", len(found) - 1)
     assert carry_out() == []
+    monkeypatch.undo()
+
+    def unavailable(*_: object) -> None:
+        raise StoreUnavailable("no key")
+
+    monkeypatch.setattr(type(directory), "expect", unavailable)
+    carry_out()  # indexes are read all the same
 
 
 def test_what_does_not_fit_is_not_even_opened(store: Held) -> None:

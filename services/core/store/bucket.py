@@ -196,8 +196,9 @@ class Bucket(Store):
         if keys and self.fetches:
             try:
                 _ranges(self).expect(keys)
-            except BaseError as error:
-                raise StoreUnavailable(f"{self} signs no requests: {_Fault.of(error).said}") from error
+            except (BaseError, OSError) as error:
+                said = _Fault.of(error).said if isinstance(error, BaseError) else str(error) or type(error).__name__
+                raise StoreUnavailable(f"{self} signs no requests: {said}") from error
 
     def _signed(self, keys: Sequence[str], seconds: int) -> Sequence[str]:
         """Addresses by which whoever has them may read some objects for so long."""

@@ -220,13 +220,16 @@ class Ranges:
         return found
 
     def expect(self, keys: Sequence[str]) -> None:
-        """Sign requests for objects that will be asked for, in a thread of the caller's.
+        """Sign requests for objects that will be asked for, as far as there is room, in a thread of the caller's.
 
         To sign takes an event loop that has other things to do a tenth of a millisecond, and a thread that signs many
-        a tenth of that.
+        a fifth of that. It holds for half an hour; then who asks first signs again.
         """
         now = time.monotonic()
-        unknown = [key for key in keys if (known := self._signed.get(key)) is None or now >= known.until]
+        for key, known in list(self._signed.items()):
+            if now >= known.until:
+                self._signed.pop(key, None)
+        unknown = [key for key in keys if key not in self._signed][: max(MOST_SIGNED - len(self._signed), 0)]
         if unknown:
             self._keep(unknown, now)
 

@@ -81,7 +81,17 @@ def test_ids_of_features_come_back(world: Any) -> None:
 
 def test_no_id_is_taken_for_values(world: Any) -> None:
     hole = repr(points._HOLE)
-    named = [hole, f'":{hole}', f'xco2":{hole}', f'\\":{hole}', f'\\\\":{hole}', f'{{"xco2":{hole}}}']
+    named = [
+        hole,
+        f":{hole}",
+        f'":{hole}',
+        f'"xco2":{hole}',
+        f'{{"xco2":{hole}',
+        f'xco2":{hole}',
+        f'\\":{hole}',
+        f'\\\\":{hole}',
+        f'{{"xco2":{hole}}}',
+    ]
     features = [
         {"type": "Feature", "id": one, "properties": {}, "geometry": {"type": "Point", "coordinates": list(place)}}
         for place, one in zip(PLACES, named, strict=False)
